@@ -1,0 +1,41 @@
+//! The application as a pure state machine: `update(model, msg, ctx) -> effects`.
+//!
+//! No tokio, no ratatui, no clock, no IO: time comes in with [`Ctx`], everything to be done goes out as
+//! an [`Effect`]. The model derives `Clone + PartialEq + Debug` so that a test can compare whole values.
+
+pub mod effect;
+pub mod model;
+pub mod msg;
+pub mod turn;
+
+pub use effect::{CopyWhat, Effect, TimerId};
+pub use model::Model;
+pub use msg::{CopyOutcome, EngineNews, Msg};
+
+use std::time::Duration;
+
+/// What an update may know of the world beside the message.
+#[derive(Clone, Copy, Debug)]
+pub struct Ctx<'a> {
+    /// Monotonic time since the program started.
+    pub now: Duration,
+    /// Wall clock, milliseconds since the epoch.
+    pub wall_ms: i64,
+    /// What the last frame learnt.
+    pub frame: &'a FrameFacts,
+}
+
+/// What drawing a frame taught: sizes an update needs for scrolling and cursor movement.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FrameFacts {
+    /// Rows of the transcript viewport.
+    pub viewport_rows: usize,
+    /// Rows of the whole transcript at this width.
+    pub total_rows: usize,
+    /// First transcript row shown.
+    pub top_row: usize,
+    /// Width of the composer's text area in cells.
+    pub composer_width: usize,
+    /// For each turn (by index in the model) the transcript row it starts at.
+    pub turn_rows: Vec<usize>,
+}

@@ -1,0 +1,93 @@
+//! What the app asks the runtime to do.
+
+use crate::chat::record::StoreJob;
+use crate::chat::{GenKey, GenRequest};
+use std::time::Duration;
+
+/// One thing to do. Effects of one update are run in order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Start a generation. Everything given to the store before it is on disk first.
+    Generate {
+        /// Names it.
+        key: GenKey,
+        /// The backend's name.
+        backend: String,
+        /// What to generate.
+        request: Box<GenRequest>,
+    },
+    /// Stop a generation: its connection is closed, no more events come.
+    Cancel(GenKey),
+    /// Give the store something.
+    Store(StoreJob),
+    /// Ask a backend for its models; answered by [`super::Msg::Models`].
+    ListModels {
+        /// The backend's name.
+        backend: String,
+    },
+    /// Load a model without asking it anything.
+    LoadModel {
+        /// The backend's name.
+        backend: String,
+        /// The model's id.
+        model: String,
+    },
+    /// Start the engine again and load these models.
+    RestartEngine {
+        /// Models that were resident.
+        models: Vec<String>,
+    },
+    /// Put text on the clipboard; answered by [`super::Msg::Copied`].
+    Copy {
+        /// The original text.
+        text: String,
+        /// What it is, for the notice.
+        what: CopyWhat,
+    },
+    /// Switch to a theme; answered by [`super::Msg::ThemeLoaded`].
+    LoadTheme {
+        /// Its name.
+        name: String,
+    },
+    /// Send [`super::Msg::Timer`] after a while. A second one with the same id replaces the first.
+    Timer {
+        /// Which.
+        id: TimerId,
+        /// How long from now.
+        after: Duration,
+    },
+    /// Clear the terminal and draw everything anew.
+    Redraw,
+    /// Stop the process as Ctrl+Z does.
+    Suspend,
+    /// Leave, with this exit code.
+    Quit {
+        /// The exit code.
+        code: u8,
+    },
+}
+
+/// What is being copied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CopyWhat {
+    /// The last answer.
+    Answer,
+    /// A numbered code block.
+    Code {
+        /// Its number on the screen.
+        number: usize,
+    },
+}
+
+/// Names a timer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TimerId {
+    /// A notice expires.
+    Notice,
+    /// `Ctrl+C again to quit` expires.
+    QuitArmed,
+    /// Redraw the live receipt while an attempt runs and nothing else moves.
+    Tick,
+    /// Keys after a paste are text until then.
+    PasteTail,
+}

@@ -1,0 +1,250 @@
+//! All state of the interface, in groups. No behaviour, no channels, handles, clocks or colours.
+
+use super::turn::Turn;
+use crate::chat::{ModelCard, Sampling, SessionId};
+use crate::router::Target;
+use crate::text::{EditBuffer, Shown};
+use std::time::Duration;
+
+/// Everything the interface knows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Model {
+    /// The conversation.
+    pub session: Session,
+    /// Its turns, oldest first.
+    pub turns: Vec<Turn>,
+    /// Messages sent while a turn was running, oldest first; they go out one by one.
+    pub queue: Vec<String>,
+    /// The input field.
+    pub composer: Composer,
+    /// What lies over the page; the last one is in front and gets the keys.
+    pub overlays: Vec<Overlay>,
+    /// Which part of the transcript is on the screen.
+    pub scroll: Scroll,
+    /// What is known of backends and models.
+    pub fleet: Fleet,
+    /// One line for the person, until it expires or something replaces it.
+    pub notice: Option<Notice>,
+    /// What the person chose.
+    pub prefs: Prefs,
+    /// Until when a second Ctrl+C quits.
+    pub quit_armed: Option<Duration>,
+    /// Terminal size: columns, rows.
+    pub size: (u16, u16),
+    /// Monotonic time of the last update: what live receipts count to.
+    pub now: Duration,
+}
+
+/// The conversation itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Session {
+    /// Its id.
+    pub id: SessionId,
+    /// First line of the first question.
+    pub title: Shown,
+    /// The system prompt in force.
+    pub system: Option<String>,
+    /// Name of the prompt it came from, where it has one.
+    pub prompt_name: Option<String>,
+    /// Whether and how it is being saved.
+    pub saving: Saving,
+    /// Whether the store knows it yet (it is written with its first turn).
+    pub is_opened: bool,
+}
+
+/// Whether the session is on disk.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Saving {
+    /// Every turn.
+    On,
+    /// By the person's wish, or because there is nowhere to write; said once.
+    Off,
+    /// The disk refuses (one line); what was said is kept in memory and tried again.
+    Failing(Shown),
+}
+
+/// The input field and its memory.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Composer {
+    /// The draft.
+    pub buffer: EditBuffer,
+    /// Earlier inputs, oldest first.
+    pub history: Vec<String>,
+    /// Which of them is shown, and the draft it displaced.
+    pub recalled: Option<(usize, EditBuffer)>,
+    /// The popup of slash commands, while the draft begins with `/`.
+    pub completion: Option<Completion>,
+}
+
+/// Slash commands that match the draft.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Completion {
+    /// Candidates: what Tab inserts and one line about it, best first.
+    pub items: Vec<(String, String)>,
+    /// The marked one.
+    pub selected: usize,
+}
+
+/// What lies over the page.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Overlay {
+    /// Keys and commands, made from the command table; scrolled by this many rows.
+    Help {
+        /// First row shown.
+        top: usize,
+    },
+    /// Choose from a list.
+    Picker(Picker),
+}
+
+/// A list to choose from, filtered while typing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Picker {
+    /// What is chosen.
+    pub kind: PickerKind,
+    /// The filter.
+    pub filter: EditBuffer,
+    /// Everything there is.
+    pub items: Vec<PickerItem>,
+    /// Indices into `items` that match the filter, best first.
+    pub matches: Vec<usize>,
+    /// Index into `matches`.
+    pub selected: usize,
+}
+
+/// What a picker is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PickerKind {
+    /// The model of the next turn.
+    Model,
+    /// A theme.
+    Theme,
+    /// A system prompt.
+    Prompt,
+    /// A saved session.
+    Session,
+}
+
+/// One line of a picker.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PickerItem {
+    /// What choosing it yields (`backend/model`, a theme's name, ...).
+    pub value: String,
+    /// A mark: `●` resident, `○` on disk, `✕` away, `▲` failing, or empty.
+    pub mark: &'static str,
+    /// The name.
+    pub label: Shown,
+    /// Columns after it, already formatted.
+    pub columns: Vec<Shown>,
+}
+
+/// Which part of the transcript is on the screen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scroll {
+    /// The end, wherever it goes.
+    Follow,
+    /// This line stays at the top of the viewport: it survives resizing and folding.
+    Anchored {
+        /// Index of the turn.
+        turn: usize,
+        /// Row inside the turn, at the width of the frame it was set in.
+        row: usize,
+        /// Rows of the whole transcript when it was set, to say how much is new.
+        seen_rows: usize,
+    },
+}
+
+/// What is known of backends and models.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Fleet {
+    /// Backends in order of preference.
+    pub backends: Vec<BackendView>,
+    /// How the engine of this machine is.
+    pub engine: EngineView,
+}
+
+/// One backend as last heard of.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BackendView {
+    /// Its name.
+    pub name: String,
+    /// Whether it is the engine of this machine.
+    pub is_engine: bool,
+    /// Model to use when none is named.
+    pub default_model: Option<String>,
+    /// Its models, empty until heard.
+    pub models: Vec<ModelCard>,
+    /// Why they could not be had, one line.
+    pub trouble: Option<Shown>,
+}
+
+/// How the engine of this machine is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum EngineView {
+    /// Nothing heard yet, or this build has none.
+    #[default]
+    Unknown,
+    /// Being started.
+    Starting,
+    /// It answers.
+    Ready,
+    /// It ended, or could not be started.
+    Down {
+        /// One or two lines.
+        message: Shown,
+        /// Models that were resident, to load again.
+        residents: Vec<String>,
+    },
+}
+
+/// One line for the person.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Notice {
+    /// The line.
+    pub text: Shown,
+    /// How bad it is.
+    pub level: Level,
+    /// When it goes by itself; never when `None`.
+    pub until: Option<Duration>,
+}
+
+/// How bad a notice is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// Good to know.
+    Info,
+    /// Worth a look.
+    Warn,
+    /// Trouble.
+    Bad,
+}
+
+/// What the person chose for this run of the program.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Prefs {
+    /// The pinned target.
+    pub pin: Target,
+    /// The configured target.
+    pub configured: Target,
+    /// Sampling asked for; gaps are filled by the model's default.
+    pub sampling: Sampling,
+    /// Upper bound on output tokens.
+    pub max_tokens: Option<u32>,
+    /// The theme in force.
+    pub theme: String,
+    /// Names of all themes.
+    pub themes: Vec<String>,
+    /// All prompts: name, one line about it, text.
+    pub prompts: Vec<PromptView>,
+}
+
+/// A system prompt that can be chosen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PromptView {
+    /// Its name.
+    pub name: String,
+    /// One line about it.
+    pub about: String,
+    /// The prompt.
+    pub text: String,
+}

@@ -1,0 +1,130 @@
+//! What the app is told.
+
+use super::effect::TimerId;
+use crate::chat::{GenEvent, GenKey, ModelCard};
+use crate::keymap::Chord;
+use std::time::Duration;
+
+/// One input. Prose in a message is foreign text; nothing compares it later.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Msg {
+    /// A key.
+    Key(Chord),
+    /// A bracketed paste, raw.
+    Paste(String),
+    /// The terminal's size changed.
+    Resize {
+        /// Columns.
+        cols: u16,
+        /// Rows.
+        rows: u16,
+    },
+    /// A generation said something.
+    Gen {
+        /// Which attempt.
+        key: GenKey,
+        /// What.
+        event: GenEvent,
+        /// When it arrived (monotonic, since the program started): earlier than `ctx.now` under load.
+        at: Duration,
+    },
+    /// The request of an attempt left for the server.
+    Sent {
+        /// Which attempt.
+        key: GenKey,
+        /// When.
+        at: Duration,
+    },
+    /// The first frame with text of this attempt was handed to the terminal.
+    Painted {
+        /// Which attempt.
+        key: GenKey,
+        /// When.
+        at: Duration,
+    },
+    /// News of this machine's engine process.
+    Engine(EngineNews),
+    /// The models of a backend.
+    Models {
+        /// The backend's name.
+        backend: String,
+        /// Them, or why they could not be had (one line).
+        result: Result<Vec<ModelCard>, String>,
+    },
+    /// The store could not write (one line); it keeps what it was given and tries again.
+    StoreFailed {
+        /// What the system said.
+        message: String,
+    },
+    /// The store works again.
+    StoreRecovered,
+    /// Something was copied, or could not be.
+    Copied {
+        /// What it was, as `code block 2`.
+        what: String,
+        /// How it went.
+        outcome: CopyOutcome,
+    },
+    /// A theme was loaded, or why it could not be.
+    ThemeLoaded {
+        /// Its name.
+        name: String,
+        /// Warnings (one line each), or the error.
+        result: Result<Vec<String>, String>,
+    },
+    /// One line for the person, from the runtime.
+    Notice {
+        /// The line, foreign.
+        text: String,
+        /// Whether it is trouble.
+        is_error: bool,
+    },
+    /// A timer asked for with [`super::Effect::Timer`] is due.
+    Timer(TimerId),
+    /// The process was told to end (a signal, or the terminal is gone).
+    Terminate,
+}
+
+/// News of the engine process.
+#[derive(Clone, Debug, PartialEq)]
+pub enum EngineNews {
+    /// It is being started.
+    Starting,
+    /// It answers.
+    Ready,
+    /// It ended.
+    Died {
+        /// One or two lines: its last words and what they mean.
+        message: String,
+        /// Models that were resident.
+        residents: Vec<String>,
+    },
+    /// It could not be started.
+    Failed {
+        /// One or two lines.
+        message: String,
+    },
+}
+
+/// How copying went, in words that are true.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CopyOutcome {
+    /// The system's clipboard has it.
+    Copied,
+    /// tmux has it in its buffer.
+    Tmux,
+    /// Sent to the terminal by OSC 52; nobody confirms that.
+    SentToTerminal,
+    /// In a file (its path), because nothing else worked (why, one line).
+    File {
+        /// The file.
+        path: String,
+        /// Why it came to that.
+        why: String,
+    },
+    /// Nowhere.
+    Failed {
+        /// One line.
+        why: String,
+    },
+}

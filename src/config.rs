@@ -1,0 +1,111 @@
+//! The configuration: one total value, defaults filled in. Loading and its errors are in [`mod@file`].
+
+pub mod file;
+
+use crate::chat::Sampling;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Everything a person can set. Every field has a default that is right without a file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Default target: `backend/model`, `backend`, `model` or a path. None: the built-in model.
+    pub model: Option<String>,
+    /// Name of a theme in `themes/` or the user's folder.
+    pub theme: String,
+    /// Default system prompt. None: the model's own default.
+    pub system: Option<String>,
+    /// Whether sessions are saved.
+    pub save: bool,
+    /// Upper bound on output tokens; none: the engine's.
+    pub max_tokens: Option<u32>,
+    /// Default sampling.
+    pub sampling: Sampling,
+    /// The engine of this machine.
+    pub engine: EngineConfig,
+    /// Copying.
+    pub clipboard: ClipboardConfig,
+    /// Other servers.
+    #[serde(rename = "backend")]
+    pub backends: Vec<BackendConfig>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            model: None,
+            theme: "default".to_owned(),
+            system: None,
+            save: true,
+            max_tokens: None,
+            sampling: Sampling::default(),
+            engine: EngineConfig::default(),
+            clipboard: ClipboardConfig::default(),
+            backends: Vec::new(),
+        }
+    }
+}
+
+/// Settings of the engine process; read by it when it starts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EngineConfig {
+    /// Seconds the engine stays after its last client left.
+    pub linger: u64,
+    /// Context per model in tokens, at most what the model was trained with.
+    pub context: u32,
+    /// Threads for llama.cpp; 0: physical cores.
+    pub threads: u32,
+    /// Conversations one model serves at once.
+    pub slots: u32,
+    /// Folders searched for GGUF files, beside `~/models` and the data folder's `models`.
+    pub model_dirs: Vec<PathBuf>,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self { linger: 600, context: 8192, threads: 0, slots: 4, model_dirs: Vec::new() }
+    }
+}
+
+/// How copying reaches the clipboard.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClipboardConfig {
+    /// The way: `auto` picks by environment.
+    pub mode: ClipboardMode,
+}
+
+/// A way to the clipboard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClipboardMode {
+    /// tmux, then OSC 52 over SSH, then the system's, then a file.
+    #[default]
+    Auto,
+    /// The system's clipboard only.
+    System,
+    /// The terminal, by OSC 52.
+    Osc52,
+    /// `tmux load-buffer`.
+    Tmux,
+    /// A file only.
+    File,
+}
+
+/// A server elsewhere that speaks the OpenAI dialect.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackendConfig {
+    /// Its name, as in `--on NAME`.
+    pub name: String,
+    /// `http://host:port` or `http://host:port/v1`.
+    pub url: String,
+    /// Model to ask for when none is named.
+    #[serde(default)]
+    pub model: Option<String>,
+    /// Environment variable that holds its key.
+    #[serde(default)]
+    pub token_env: Option<String>,
+}
