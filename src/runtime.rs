@@ -5,7 +5,7 @@ use crate::backend::Backends;
 use crate::config::Config;
 use crate::error::{AppError, Exit};
 use crate::paths::Paths;
-use crate::store::Store;
+use std::path::PathBuf;
 
 /// Everything the interface starts with. Nothing in it has waited for the engine.
 #[derive(Debug)]
@@ -16,8 +16,10 @@ pub struct Startup {
     pub effects: Vec<Effect>,
     /// The backends.
     pub backends: Backends,
-    /// The store, unless nothing is saved.
-    pub store: Option<Store>,
+    /// The session database, unless nothing is to be saved; opened by the runtime after the first frame.
+    pub database: Option<PathBuf>,
+    /// The configuration file in force, passed on to an engine that has to be started.
+    pub config_file: Option<PathBuf>,
     /// The configuration.
     pub config: Config,
     /// The folders.
