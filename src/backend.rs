@@ -7,6 +7,12 @@ use crate::chat::{GenError, GenErrorKind, GenEvent, GenRequest, ModelCard};
 use crate::config::Config;
 use crate::paths::Paths;
 use futures_util::Stream;
+mod catalogue;
+mod fault;
+mod openai;
+mod sse;
+mod think;
+
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
