@@ -1,6 +1,7 @@
 //! What the app is told.
 
 use super::effect::TimerId;
+use crate::chat::record::{SessionRecord, TurnRecord};
 use crate::chat::{GenEvent, GenKey, ModelCard};
 use crate::keymap::Chord;
 use std::time::Duration;
@@ -71,6 +72,16 @@ pub enum Msg {
         name: String,
         /// Warnings (one line each), or the error.
         result: Result<Vec<String>, String>,
+    },
+    /// Saved sessions, the one used last first.
+    Sessions {
+        /// Them, or why they could not be read (one line).
+        result: Result<Vec<SessionRecord>, String>,
+    },
+    /// A saved session.
+    SessionLoaded {
+        /// It and its turns, oldest first, or why it could not be read (one line).
+        result: Result<(SessionRecord, Vec<TurnRecord>), String>,
     },
     /// One line for the person, from the runtime.
     Notice {
