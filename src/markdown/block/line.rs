@@ -138,7 +138,7 @@ impl<'a> Scanned<'a> {
     }
 
     pub(super) fn kind(&self) -> Kind {
-        let head = self.head.trim_end();
+        let head = self.head.trim_end_matches([' ', '\t']);
         let bytes = head.as_bytes();
         let Some(first) = bytes.first().copied() else { return Kind::Text };
         let run = bytes.iter().take_while(|b| **b == first).count();
@@ -182,7 +182,7 @@ impl<'a> Scanned<'a> {
         let inner = if spaces > 4 { None } else { fence(text) };
         Kind::Item {
             content: self.indent + marker + gap,
-            can_interrupt: can_interrupt && !text.trim().is_empty(),
+            can_interrupt: can_interrupt && !text.is_empty(),
             inner,
         }
     }
