@@ -106,6 +106,7 @@ pub fn view(model: &Model, theme: &Theme, cache: &mut ViewCache, frame: &mut Fra
         frame.set_cursor_position(cursor);
     }
     FrameFacts {
+        cols: area.width,
         viewport_rows: usize::from(body.height),
         total_rows: seen.total,
         top_row: seen.top,

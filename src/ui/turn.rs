@@ -372,12 +372,11 @@ fn tail(attempt: &Attempt, is_last: bool, scene: Scene<'_>) -> Vec<Line<'static>
         }
         if is_last {
             let style = |role| scene.theme.style(role);
+            let kept = if attempt.answer.is_empty() { " retry" } else { " retry · what came is kept" };
             lines.push(Line::from(vec![
                 Span::raw("  "),
                 Span::styled("r", style(Role::Accent)),
-                Span::styled(" retry · ", style(Role::Dim)),
-                Span::styled("esc", style(Role::Accent)),
-                Span::styled(" keep", style(Role::Dim)),
+                Span::styled(kept, style(Role::Dim)),
             ]));
         }
     }
