@@ -162,8 +162,11 @@ fn ready(
     let shared = connect(path, busy).and_then(|conn| examine(conn, check)).and_then(|conn| {
         let version = schema::version(&conn)?;
         let mode = if version > schema::CURRENT { "wal".to_owned() } else { set(&conn, "wal")? };
-        // The first use is what maps the shared memory.
-        examine(conn, Check::Header).map(|conn| (conn, version, mode))
+        // Whether memory can be shared shows when a write is about to begin.
+        match conn.execute_batch("BEGIN IMMEDIATE; ROLLBACK") {
+            Err(error) if is_about_sharing(&error) => Err(error),
+            _ => Ok((conn, version, mode)),
+        }
     });
     let (why, conn, version) = match shared {
         Ok((conn, version, mode)) if mode == "wal" => return Ok((conn, version)),
