@@ -293,36 +293,6 @@ fn a_locked_database_is_waited_out() {
 }
 
 #[test]
-fn a_full_disk_keeps_everything_in_memory() {
-    let bench = Bench::new();
-    let (store, news) = bench.open();
-    turn(&store, "a", 1);
-    assert!(store.flush_blocking(LONG));
-    drop(store);
-    // A folder in place of the log makes every open fail, which is what a full disk does to a new log.
-    let wal = open::beside(&bench.path(), "-wal");
-    std::fs::create_dir_all(wal.join("in the way")).expect("made");
-    assert!(news.try_recv().is_err());
-    let (tell, news) = channel();
-    let opened = Store::open_timed(&bench.path(), FAST, move |n| tell.send(n).unwrap_or(()));
-    match opened {
-        // SQLite may refuse at open or at the first write; both must say so and lose nothing.
-        Err(message) => assert!(message.contains("duet.db"), "{message}"),
-        Ok(store) => {
-            turn(&store, "a", 2);
-            if !store.flush_blocking(LONG) {
-                expect_news(&news, |n| matches!(n, StoreNews::Failed(_)));
-                std::fs::remove_dir_all(&wal).expect("removed");
-                expect_news(&news, |n| *n == StoreNews::Recovered);
-            }
-            drop(store);
-            let _ = std::fs::remove_dir_all(&wal);
-            assert_eq!(load(&bench.path(), &id("a")).expect("loads").turns.len(), 2);
-        }
-    }
-}
-
-#[test]
 fn without_shared_memory_it_falls_back_and_says_so_once() {
     let bench = Bench::new();
     std::fs::create_dir_all(open::beside(&bench.path(), "-shm")).expect("made");
