@@ -1,1 +1,6 @@
-//! To be written.
+//! The engine: the process that loads models and runs llama.cpp.
+
+pub mod builtin;
+pub mod catalogue;
+pub mod gguf;
+pub mod memory;
