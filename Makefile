@@ -28,19 +28,8 @@ run: setup-run release
 setup-run setup-test setup-bench: setup-%:
 	@.ci/setup $*
 
-# ggml for this CPU. A llama.cpp that was built without the flags (by a plain cargo build) is built anew:
-# cargo itself notices a flag that changes, but not one that is new.
 release: setup-run
-	@set -e; flags=$$(.ci/cpu-flags); eval "$$flags"; \
-	for name in $$(echo "$$flags" | sed -n 's/^export \(GGML_[A-Z0-9_]*\)=.*/\1/p'); do \
-	    for output in $(TARGET)/release/build/llama-cpp-sys-2-*/output; do \
-	        if [ -f "$$output" ] && ! grep -q "rerun-if-env-changed=$$name$$" "$$output"; then \
-	            echo "llama.cpp was built without $$name: building it again" >&2; \
-	            cargo clean --quiet --release --package llama-cpp-sys-2; \
-	        fi; \
-	    done; \
-	done; \
-	cargo build --release --locked
+	@.ci/release
 
 # The development profile has no CPU flags, so that make and a plain cargo share one build of llama.cpp.
 test: setup-test lint
@@ -58,8 +47,8 @@ check: setup-test lint
 	cargo-deny --log-level error check licenses bans sources
 	cargo test --locked --test architecture
 
-peers: setup-bench
-	@.ci/peers $(TARGET)/peers
+peers: setup-bench $(VENV)/ready
+	@.ci/peers $(TARGET)/peers $(VENV)/bin/python
 
 $(VENV)/ready: benches/requirements.txt
 	python3 -m venv $(VENV)
@@ -78,7 +67,10 @@ bench: setup-bench release peers
 	$(VENV)/bin/python benches/engine.py --tui $(TARGET)/release/tui --peers $(TARGET)/peers --out $(FIGURES) \
 	    $(SHAPES) || status=1; \
 	$(VENV)/bin/python benches/start.py --tui $(TARGET)/release/tui --out $(FIGURES) || status=1; \
-	flags=$$(.ci/cpu-flags); eval "$$flags"; cargo bench --locked --bench interface || status=1; \
+	flags=$$(.ci/cpu-flags); eval "$$flags"; \
+	cargo bench --locked --bench interface > $(FIGURES)/interface.txt || status=1; \
+	cat $(FIGURES)/interface.txt; \
+	{ echo '```text'; cat $(FIGURES)/interface.txt; echo '```'; } > $(FIGURES)/interface.md; \
 	exit $$status
 
 termbench: setup-bench release $(VENV)/ready
