@@ -58,7 +58,12 @@ fn a_second_turn_evaluates_only_what_is_new() {
     assert_eq!(second["usage"]["prompt_tokens_details"]["cached_tokens"], second["timings"]["cache_n"]);
     // Another conversation, then back: each keeps its own slot.
     ask(&engine, "builtin", None, &["List the planets"]);
-    let third = ask(&engine, "builtin", None, &["Count from 1 to 50", &counted, "Thank you", "You are welcome!", "Hello"]);
+    let third = ask(
+        &engine,
+        "builtin",
+        None,
+        &["Count from 1 to 50", &counted, "Thank you", "You are welcome!", "Hello"],
+    );
     assert_eq!(text(&third), "Hello! How can I help you today?");
     assert!(third["timings"]["cache_n"].as_u64().unwrap() > prompt + produced, "{}", third["timings"]);
     // Without the cache the answer is the same.
@@ -130,9 +135,11 @@ fn limits_and_constraints_hold() {
     let grammar = base(json!({"grammar": "root ::= \"yes\" | \"no\""}));
     assert!(["yes", "no"].contains(&text(&grammar)), "{}", text(&grammar));
 
-    let schema = base(json!({"max_tokens": 200, "response_format": {"type": "json_schema", "json_schema": {"schema": {
-        "type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": false,
-    }}}}));
+    let schema = base(
+        json!({"max_tokens": 200, "response_format": {"type": "json_schema", "json_schema": {"schema": {
+            "type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": false,
+        }}}}),
+    );
     if schema["choices"][0]["finish_reason"] == "stop" {
         let value: Value = serde_json::from_str(text(&schema)).unwrap();
         assert!(value["n"].is_i64(), "{value}");
@@ -141,8 +148,10 @@ fn limits_and_constraints_hold() {
     }
 
     let seeded = |seed: u32| {
-        let a = engine.chat(&json!({"model": "builtin", "temperature": 2.0, "seed": seed, "max_tokens": 24, "top_k": 0,
-            "top_p": 1.0, "min_p": 0.0, "messages": [{"role": "user", "content": "zebra"}]}));
+        let a = engine.chat(
+            &json!({"model": "builtin", "temperature": 2.0, "seed": seed, "max_tokens": 24, "top_k": 0,
+            "top_p": 1.0, "min_p": 0.0, "messages": [{"role": "user", "content": "zebra"}]}),
+        );
         text(&a).to_owned()
     };
     assert_eq!(seeded(7), seeded(7));
@@ -174,9 +183,24 @@ fn errors_have_a_status_a_message_and_a_next_step() {
         ("/v1/chat/completions", "{", 400, "JSON"),
         ("/v1/chat/completions", "[]", 400, "object"),
         ("/v1/chat/completions", r#"{"messages":[]}"#, 400, "messages"),
-        ("/v1/chat/completions", r#"{"messages":[{"role":"user","content":"x"}],"temperature":"hot"}"#, 400, "temperature"),
-        ("/v1/chat/completions", r#"{"model":"nowhere","messages":[{"role":"user","content":"x"}]}"#, 404, "nowhere"),
-        ("/v1/chat/completions", r#"{"model":"builtin","messages":[{"role":"user","content":"x"}],"grammar":"root ::="}"#, 503, "grammar"),
+        (
+            "/v1/chat/completions",
+            r#"{"messages":[{"role":"user","content":"x"}],"temperature":"hot"}"#,
+            400,
+            "temperature",
+        ),
+        (
+            "/v1/chat/completions",
+            r#"{"model":"nowhere","messages":[{"role":"user","content":"x"}]}"#,
+            404,
+            "nowhere",
+        ),
+        (
+            "/v1/chat/completions",
+            r#"{"model":"builtin","messages":[{"role":"user","content":"x"}],"grammar":"root ::="}"#,
+            503,
+            "grammar",
+        ),
         ("/models/load", r#"{"model":5}"#, 400, "model"),
         ("/models/unload", r#"{"model":"builtin"}"#, 400, "not loaded"),
         ("/nowhere", "{}", 404, "route"),
@@ -195,9 +219,12 @@ fn errors_have_a_status_a_message_and_a_next_step() {
     let (status, answer) = engine.post("/v1/chat/completions", body.to_string().as_bytes());
     assert_eq!(status, 400);
     assert_eq!(answer["error"]["type"], "exceed_context_size_error");
-    let (prompt, context) = (answer["error"]["n_prompt_tokens"].as_u64().unwrap(), answer["error"]["n_ctx"].as_u64().unwrap());
+    let (prompt, context) =
+        (answer["error"]["n_prompt_tokens"].as_u64().unwrap(), answer["error"]["n_ctx"].as_u64().unwrap());
     let message = answer["error"]["message"].as_str().unwrap();
-    assert!(prompt > context && message.contains(&prompt.to_string()) && message.contains(&context.to_string()));
+    assert!(
+        prompt > context && message.contains(&prompt.to_string()) && message.contains(&context.to_string())
+    );
 }
 
 #[test]
@@ -261,7 +288,9 @@ fn models_are_listed_loaded_and_unloaded() {
     assert_eq!(engine.post("/models/unload", br#"{"model":"builtin"}"#).0, 200);
     assert_eq!(status_of("builtin").as_deref(), Some("unloaded"));
 
-    let prompt = engine.post("/apply-template", br#"{"model":"builtin","messages":[{"role":"user","content":"hi"}]}"#).1;
+    let prompt = engine
+        .post("/apply-template", br#"{"model":"builtin","messages":[{"role":"user","content":"hi"}]}"#)
+        .1;
     assert_eq!(
         prompt["prompt"],
         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
@@ -275,7 +304,10 @@ fn events_tell_of_every_change() {
     let engine = Engine::start();
     let mut events = engine.events();
     let first = events.next().unwrap();
-    assert_eq!((&first["event"], &first["data"][0]["status"]["value"]), (&json!("models"), &json!("unloaded")));
+    assert_eq!(
+        (&first["event"], &first["data"][0]["status"]["value"]),
+        (&json!("models"), &json!("unloaded"))
+    );
     assert_eq!(engine.post("/models/load", br#"{"model":"builtin"}"#).0, 200);
     let loaded = events.find(|e| e["event"] == "model_status" && e["data"]["status"] == "loaded");
     assert_eq!(loaded.unwrap()["model"], "builtin");
@@ -284,7 +316,8 @@ fn events_tell_of_every_change() {
 #[test]
 fn its_death_is_recorded_with_what_it_was_doing() {
     let engine = Engine::start();
-    let mut stream = engine.stream(&json!({"model": "builtin", "temperature": 0, "stream": true, "ignore_eos": true,
+    let mut stream = engine
+        .stream(&json!({"model": "builtin", "temperature": 0, "stream": true, "ignore_eos": true,
         "max_tokens": 100_000, "messages": [{"role": "user", "content": "Count from 1 to 50"}]}));
     stream.by_ref().take(2).for_each(drop);
     engine.kill_worker("ABRT");
@@ -323,7 +356,10 @@ fn broken_files_are_refused_without_harm() {
         let body = json!({"model": path, "messages": [{"role": "user", "content": "x"}]});
         let (status, answer) = engine.post("/v1/chat/completions", body.to_string().as_bytes());
         let message = answer["error"]["message"].as_str().unwrap_or_default();
-        assert!((400..600).contains(&status) && message.contains(word) && message.contains(name), "{name}: {status} {answer}");
+        assert!(
+            (400..600).contains(&status) && message.contains(word) && message.contains(name),
+            "{name}: {status} {answer}"
+        );
     }
     let body = json!({"model": dir, "messages": [{"role": "user", "content": "x"}]});
     assert_eq!(engine.post("/v1/chat/completions", body.to_string().as_bytes()).0 / 100, 4);

@@ -246,7 +246,12 @@ impl Host {
         Ok(Self {
             inner: Arc::new(Inner {
                 llama: Llama::start()?,
-                catalogue: Mutex::new(Catalogue::new(&config.model_dirs, paths)),
+                catalogue: Mutex::new(Catalogue::new(
+                    super::builtin::unpack(paths)
+                        .map_err(|e| tracing::warn!(error = %e, "no built-in model"))
+                        .ok(),
+                    Catalogue::folders(&config.model_dirs, crate::paths::home().as_deref(), &paths.data),
+                )),
                 config: config.clone(),
                 paths: paths.clone(),
                 config_file: config_file.map(Path::to_path_buf),
@@ -270,6 +275,29 @@ impl Host {
     #[must_use]
     pub fn catalogue(&self) -> MutexGuard<'_, Catalogue> {
         lock(&self.inner.catalogue)
+    }
+
+    /// The model a request names: an id, the beginning of one, or a path. Without a name the one used last, else the
+    /// built-in one. Folders are searched when the name is not known yet, which reads the headers of new files.
+    ///
+    /// # Errors
+    /// Two lines: what is missing, and names like it.
+    pub fn find(&self, name: &str) -> Result<(String, PathBuf), String> {
+        let last_used = || self.residents().into_iter().max_by_key(|r| r.last_used.load(Ordering::Relaxed));
+        let name = if name.is_empty() {
+            last_used().map_or_else(|| super::builtin::ID.to_owned(), |resident| resident.id.clone())
+        } else {
+            name.to_owned()
+        };
+        if let State::Loaded(resident) = self.state(&name) {
+            return Ok((name, resident.path.clone()));
+        }
+        let mut catalogue = self.catalogue();
+        let found = catalogue.find(&name).or_else(|_| {
+            catalogue.scan();
+            catalogue.find(&name)
+        });
+        found.map(|entry| (entry.id, entry.path)).map_err(|e| e.message)
     }
 
     /// Seconds since the engine started.

@@ -27,8 +27,10 @@ const MIN_TEXT: usize = 12;
 pub fn render(source: &str, indent: usize, width: usize, theme: &Theme) -> Vec<Line<'static>> {
     let source = dedent(source, indent);
     let margin = indent.min(width / 3);
-    let options =
-        Options::ENABLE_TABLES | Options::ENABLE_STRIKETHROUGH | Options::ENABLE_TASKLISTS | Options::ENABLE_MATH;
+    let options = Options::ENABLE_TABLES
+        | Options::ENABLE_STRIKETHROUGH
+        | Options::ENABLE_TASKLISTS
+        | Options::ENABLE_MATH;
     let parser = Parser::new_ext(&source, options);
     let definitions: Vec<Range<usize>> =
         parser.reference_definitions().iter().map(|(_, definition)| definition.span.clone()).collect();

@@ -178,8 +178,8 @@ fn fitting(text: &str, part: Range<usize>, width: usize) -> usize {
 /// Whether a line should not begin with this character.
 fn sticks(grapheme: &str) -> bool {
     grapheme.starts_with([
-        '、', '。', '，', '．', '！', '？', '）', '」', '』', '】', '〕', '》', '〉', '：', '；', '…', ',', '.', '!', '?',
-        ')', ':', ';',
+        '、', '。', '，', '．', '！', '？', '）', '」', '』', '】', '〕', '》', '〉', '：', '；', '…', ',',
+        '.', '!', '?', ')', ':', ';',
     ])
 }
 

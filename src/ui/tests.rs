@@ -35,8 +35,11 @@ fn streaming() {
     screens("streaming", |cols, rows| {
         let mut model = empty(cols, rows);
         model.turns.push(done(1, "rename the field without touching the JSON", CODE));
-        let mut running =
-            attempt(2, "The closure captures `cfg` by reference, but it outlives the", Phase::Streaming(Channel::Answer));
+        let mut running = attempt(
+            2,
+            "The closure captures `cfg` by reference, but it outlives the",
+            Phase::Streaming(Channel::Answer),
+        );
         running.metrics.first_token_ms = Some(180.0);
         running.thinking = crate::app::turn::Prose::finished("The log says E0373.");
         running.metrics.first_answer_ms = Some(320.0);

@@ -199,7 +199,9 @@ impl TurnMemo {
     /// What a row shows, in terms that survive another width.
     pub(super) fn place(&self, row: usize) -> Place {
         let section = self.sections.partition_point(|section| section.start <= row).saturating_sub(1);
-        let Some(found) = self.sections.get(section) else { return Place { section: 0, block: None, row: 0, of: 1 } };
+        let Some(found) = self.sections.get(section) else {
+            return Place { section: 0, block: None, row: 0, of: 1 };
+        };
         let inner = row.saturating_sub(found.start);
         match self.set(&found.kind).and_then(|set| set.block_at(inner)) {
             Some((block, rows)) => {
@@ -212,7 +214,8 @@ impl TurnMemo {
     /// The row that shows a place.
     pub(super) fn row_of(&self, place: Place) -> usize {
         let Some(section) = self.sections.get(place.section) else { return 0 };
-        let rows = place.block.and_then(|block| self.set(&section.kind)?.rows_of(block)).unwrap_or(0..section.rows);
+        let rows =
+            place.block.and_then(|block| self.set(&section.kind)?.rows_of(block)).unwrap_or(0..section.rows);
         let inside = (place.row * rows.len()).checked_div(place.of.max(1)).unwrap_or(0);
         section.start + rows.start + inside.min(rows.len().saturating_sub(1))
     }

@@ -82,7 +82,11 @@ impl Engine {
         let mut reader = BufReader::new(stream);
         let mut line = String::new();
         reader.read_line(&mut line).unwrap();
-        let status = line.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or_else(|| panic!("no status in {line:?}"));
+        let status = line
+            .split(' ')
+            .nth(1)
+            .and_then(|s| s.parse().ok())
+            .unwrap_or_else(|| panic!("no status in {line:?}"));
         let mut is_chunked = false;
         loop {
             line.clear();
@@ -121,7 +125,8 @@ impl Engine {
 
     /// An answer as it comes.
     pub fn stream(&self, body: &Value) -> Stream {
-        let (status, reader, is_chunked) = self.send("POST", "/v1/chat/completions", body.to_string().as_bytes());
+        let (status, reader, is_chunked) =
+            self.send("POST", "/v1/chat/completions", body.to_string().as_bytes());
         assert_eq!(status, 200);
         Stream { lines: Lines { reader, is_chunked, text: String::new() }, is_done: false }
     }
@@ -166,9 +171,12 @@ impl Drop for Engine {
 pub fn command(dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tui"));
     command.env_clear().env("HOME", dir);
-    for (name, folder) in
-        [("DUET_CONFIG_DIR", "config"), ("DUET_DATA_DIR", "data"), ("DUET_CACHE_DIR", "cache"), ("DUET_RUNTIME_DIR", "run")]
-    {
+    for (name, folder) in [
+        ("DUET_CONFIG_DIR", "config"),
+        ("DUET_DATA_DIR", "data"),
+        ("DUET_CACHE_DIR", "cache"),
+        ("DUET_RUNTIME_DIR", "run"),
+    ] {
         command.env(name, dir.join(folder));
     }
     command

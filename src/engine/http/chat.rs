@@ -44,9 +44,7 @@ pub(super) fn resolve(host: &Host, name: &str) -> Result<(String, PathBuf), Fail
             "the engine is ending; start it again and retry",
         ));
     }
-    host.catalogue()
-        .find(name)
-        .map_err(|message| Failure::new(StatusCode::NOT_FOUND, "model_not_found_error", message))
+    host.find(name).map_err(|message| Failure::new(StatusCode::NOT_FOUND, "model_not_found_error", message))
 }
 
 /// Starts loading unless resident; a model that ends the engine again and again is left alone.

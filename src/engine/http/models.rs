@@ -17,16 +17,17 @@ use std::time::Duration;
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
 fn snapshot(host: &Host) -> Value {
-    let entries = host.catalogue().list();
+    let entries = host.catalogue().entries().to_vec();
     let data: Vec<Value> = entries
         .iter()
         .map(|entry| {
+            let card = entry.card(crate::chat::ModelState::Unloaded);
             let mut status = json!({});
             let mut meta = json!({
-                "n_ctx_train": entry.context_train,
-                "n_params": entry.parameters,
+                "n_ctx_train": card.context,
+                "n_params": card.parameters,
                 "size": entry.bytes,
-                "ftype": entry.quantisation,
+                "ftype": card.quantisation,
             });
             let state = host.state(&entry.id);
             let value = match &state {
@@ -46,7 +47,7 @@ fn snapshot(host: &Host) -> Value {
                     status = json!({"failed": true, "error": error.message});
                     "unloaded"
                 }
-                ModelState::Unloaded => match &entry.problem {
+                ModelState::Unloaded => match entry.unusable() {
                     Some(problem) => {
                         status = json!({"failed": true, "error": problem});
                         "unloaded"
@@ -65,7 +66,7 @@ fn snapshot(host: &Host) -> Value {
                 "path": entry.path,
                 "status": status,
                 "meta": meta,
-                "duet": {"builtin": entry.is_builtin, "quantisation": entry.quantisation, "path": entry.path},
+                "duet": {"builtin": entry.is_builtin, "quantisation": card.quantisation, "path": entry.path},
             })
         })
         .collect();
@@ -75,7 +76,7 @@ fn snapshot(host: &Host) -> Value {
 pub(super) async fn list(State(host): State<Host>) -> Response {
     // Reading headers of many files takes a while; the first time only.
     let data = tokio::task::spawn_blocking(move || {
-        host.catalogue().refresh();
+        host.catalogue().scan();
         snapshot(&host)
     })
     .await

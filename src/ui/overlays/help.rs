@@ -20,7 +20,10 @@ pub(super) fn draw(top: usize, scene: Scene<'_>, area: Rect, buf: &mut Buffer) {
     let widest = |column: fn(&Entry) -> &str| {
         table.iter().filter_map(|row| row.as_ref().ok()).map(|row| column(row).width()).max().unwrap_or(0)
     };
-    let columns = [widest(|row| &row.keys).min(if roomy { 24 } else { 10 }), widest(|row| &row.slash).min(if roomy { 24 } else { 9 })];
+    let columns = [
+        widest(|row| &row.keys).min(if roomy { 24 } else { 10 }),
+        widest(|row| &row.slash).min(if roomy { 24 } else { 9 }),
+    ];
     let gap = if roomy { 3 } else { 1 };
     let room = usize::from(area.height).saturating_sub(if roomy { 4 } else { 2 }).max(1);
     let shown = table.len().min(room);
