@@ -20,6 +20,7 @@ FIGURES := $(TARGET)/bench
 CLIPPY := -- -D warnings
 SHAPES := $(MODELS)/tiny-60m.gguf $(MODELS)/half-b.gguf
 
+.NOTPARALLEL:
 .PHONY: run test check lint bench peers termbench results clean release setup-run setup-test setup-bench
 
 run: setup-run release
