@@ -130,7 +130,10 @@ impl Decoder {
             self.end(&StreamEnd::Closed, out);
             return;
         }
-        let parsed = serde_json::from_str::<Value>(data);
+        let parsed = serde_json::from_str::<Value>(data).or_else(|error| match whole_surrogates(data) {
+            Some(mended) => serde_json::from_str(&mended),
+            None => Err(error),
+        });
         if name == "error" {
             let body = parsed.as_ref().ok().and_then(ErrorBody::from_json);
             self.fail_with(&body.unwrap_or_else(|| ErrorBody::from_bytes(data.as_bytes())), out);
@@ -329,6 +332,32 @@ fn text_of(value: Option<&Value>) -> Result<&str, Malformed> {
         Some(Value::String(text)) => Ok(text),
         Some(_) => Err(Malformed),
     }
+}
+
+/// The JSON text with every half of a surrogate pair that stands alone replaced by U+FFFD; None when there
+/// is none. Servers that cut text between tokens send such halves.
+fn whole_surrogates(json: &str) -> Option<String> {
+    let unit = |at: usize| {
+        let hex = json.get(at..at + 6)?.strip_prefix("\\u")?;
+        u32::from_str_radix(hex, 16).ok()
+    };
+    let (mut out, mut from, mut at) = (String::new(), 0, 0);
+    while let Some(offset) = json.get(at..).and_then(|rest| rest.find('\\')) {
+        at += offset;
+        match (unit(at), unit(at + 6)) {
+            (Some(0xD800..=0xDBFF), Some(0xDC00..=0xDFFF)) => at += 12,
+            (Some(0xD800..=0xDFFF), _) => {
+                out.push_str(json.get(from..at)?);
+                out.push_str("\\ufffd");
+                at += 6;
+                from = at;
+            }
+            // The escaped character is one byte, or the first of several.
+            _ => at += 2,
+        }
+    }
+    out.push_str(json.get(from..)?);
+    (out != json).then_some(out)
 }
 
 /// A count: absent when it is missing, negative, fractional or out of this world.

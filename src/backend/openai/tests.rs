@@ -242,6 +242,14 @@ fn thinking_comes_in_several_spellings() {
 }
 
 #[test]
+fn half_surrogates_cost_only_themselves() {
+    let lone = r#"{"choices":[{"delta":{"content":"a\\\ud83d b\ud83d\ude00\udc00c"}}]}"#;
+    assert_eq!(decode(&[lone, STOP]), [answer("a\\\u{fffd} b😀\u{fffd}c"), done(Finish::Stop)]);
+    assert_eq!(whole_surrogates(r#"{"a":"\n\\ud83d"#), None);
+    assert_eq!(whole_surrogates("\\日"), None);
+}
+
+#[test]
 fn a_server_that_does_not_stream() {
     let whole = r#"{"choices":[{"message":{"role":"assistant","content":"Hello"},"finish_reason":"stop"}],"usage":{"prompt_tokens":3}}"#;
     let usage = Usage { prompt_tokens: Some(3), ..Usage::default() };
