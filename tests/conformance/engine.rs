@@ -53,8 +53,9 @@ impl Place {
         let path = self.folder.path().join("tui");
         let starts = self.starts();
         let script = format!(
-            "#!/bin/sh\necho \"$*|$GGML_NO_BACKTRACE|$DUET_RUNTIME_DIR|$PWD\" >> {}\n{then}\n",
-            starts.display()
+            "#!/bin/sh\necho \"$*|$GGML_NO_BACKTRACE|$DUET_RUNTIME_DIR|$PWD\" >> {}\necho $$ >> {}\n{then}\n",
+            starts.display(),
+            self.pids().display()
         );
         // Written beside and moved: a file that is open for writing can't be run.
         let fresh = path.with_extension("new");
@@ -66,6 +67,10 @@ impl Place {
 
     fn starts(&self) -> PathBuf {
         self.folder.path().join("starts")
+    }
+
+    fn pids(&self) -> PathBuf {
+        self.folder.path().join("pids")
     }
 
     fn started(&self) -> Vec<String> {
@@ -87,6 +92,16 @@ impl Place {
         let report = json!({"pid": 5, "version": duet::VERSION, "signal": 9, "code": null, "activity": "answering with small",
             "model": "small", "residents": residents, "last_words": [], "message": message, "at_ms": at_ms});
         std::fs::write(self.paths.runtime.join("engine.death.json"), report.to_string()).expect("written");
+    }
+}
+
+impl Drop for Place {
+    /// Ends what was started.
+    fn drop(&mut self) {
+        let pids = std::fs::read_to_string(self.pids()).unwrap_or_default();
+        for pid in pids.lines().filter_map(|line| rustix::process::Pid::from_raw(line.parse().ok()?)) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
     }
 }
 
