@@ -53,9 +53,8 @@ impl Place {
         let path = self.folder.path().join("tui");
         let starts = self.starts();
         let script = format!(
-            "#!/bin/sh\necho \"$*|$GGML_NO_BACKTRACE|$DUET_RUNTIME_DIR|$PWD\" >> {}\necho $$ >> {}\n{then}\n",
-            starts.display(),
-            self.pids().display()
+            "#!/bin/sh\necho \"$*|$GGML_NO_BACKTRACE|$DUET_RUNTIME_DIR|$PWD\" >> {}\n{then}\n",
+            starts.display()
         );
         // Written beside and moved: a file that is open for writing can't be run.
         let fresh = path.with_extension("new");
@@ -67,6 +66,11 @@ impl Place {
 
     fn starts(&self) -> PathBuf {
         self.folder.path().join("starts")
+    }
+
+    /// A program that runs on, with nobody at the socket; it is ended with the test.
+    fn idle_program(&self) -> PathBuf {
+        self.program(&format!("echo $$ >> {}\nexec sleep 30", self.pids().display()))
     }
 
     fn pids(&self) -> PathBuf {
@@ -96,7 +100,7 @@ impl Place {
 }
 
 impl Drop for Place {
-    /// Ends what was started.
+    /// Ends what runs on.
     fn drop(&mut self) {
         let pids = std::fs::read_to_string(self.pids()).unwrap_or_default();
         for pid in pids.lines().filter_map(|line| rustix::process::Pid::from_raw(line.parse().ok()?)) {
@@ -123,7 +127,7 @@ async fn the_engine_passes_the_suite() {
 #[tokio::test]
 async fn many_clients_start_one_engine() {
     let place = Arc::new(Place::new());
-    let program = place.program("exec sleep 30");
+    let program = place.idle_program();
     let clients: Vec<Backend> = (0..20).map(|_| place.backend(&program)).collect();
     let asked = futures_util::future::join_all(clients.iter().map(Backend::models));
     let engine = async {
@@ -146,7 +150,7 @@ async fn a_stale_socket_is_replaced() {
     let place = Place::new();
     place.serve(talker).stop().await;
     assert!(place.socket().exists(), "the file stays behind");
-    let program = place.program("exec sleep 30");
+    let program = place.idle_program();
     let backend = place.backend(&program);
     let engine = async {
         place.until_started().await;
@@ -190,7 +194,7 @@ async fn an_engine_of_another_version_is_asked_to_go() {
         "POST /engine/shutdown" => Reply::json(200, &json!({"success": true})),
         other => panic!("the old engine was asked {other}"),
     });
-    let program = place.program("exec sleep 30");
+    let program = place.idle_program();
     let backend = place.backend(&program);
     let engine = async {
         old.asked("POST /engine/shutdown", 1).await;
@@ -356,7 +360,7 @@ async fn news_of_an_engine_that_was_stopped() {
 #[tokio::test]
 async fn news_of_an_engine_that_has_to_be_started() {
     let place = Place::new();
-    let program = place.program("exec sleep 30");
+    let program = place.idle_program();
     let backend = place.backend(&program);
     let mut news = backend.watch();
     assert_eq!(news.next().await, Some(EngineEvent::Starting));
