@@ -220,3 +220,50 @@ impl Backend {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pretty_assertions::assert_eq;
+    use std::path::PathBuf;
+
+    fn server(name: &str, url: &str) -> BackendConfig {
+        BackendConfig {
+            name: name.to_owned(),
+            url: url.to_owned(),
+            model: Some("large".to_owned()),
+            token_env: None,
+        }
+    }
+
+    fn backends(servers: Vec<BackendConfig>) -> Result<Backends, String> {
+        let at = PathBuf::from("/tmp/duet-nowhere");
+        let paths = Paths { config: at.clone(), data: at.clone(), cache: at.clone(), runtime: at };
+        Backends::new(&Config { backends: servers, ..Config::default() }, &paths, None)
+    }
+
+    #[test]
+    fn the_engine_comes_first() {
+        let all = backends(vec![server("mac", "http://mac:8080")]).expect("fine");
+        let names: Vec<&str> = all.all().iter().map(Backend::name).collect();
+        assert_eq!(names, if cfg!(feature = "local") { vec![LOCAL, "mac"] } else { vec!["mac"] });
+        let mac = all.get("mac").expect("it is there");
+        assert_eq!((mac.default_model(), mac.is_engine()), (Some("large"), false));
+        assert_eq!(all.get("nowhere").map(Backend::name), None);
+    }
+
+    #[test]
+    fn bad_names_and_addresses_are_one_line() {
+        let good = "http://mac:8080";
+        for (servers, words) in [
+            (vec![server("local", good)], "the name is taken"),
+            (vec![server("mac", good), server("mac", good)], "the name is taken"),
+            (vec![server("", good)], "no space and no slash"),
+            (vec![server("a/b", good)], "no space and no slash"),
+            (vec![server("mac", "mac:8080")], "write http://host:port"),
+        ] {
+            let error = backends(servers).expect_err(words);
+            assert!(error.contains(words) && error.lines().count() == 1, "{error}");
+        }
+    }
+}

@@ -178,7 +178,7 @@ impl Answer {
 
     /// The error to show for a request that failed: the engine's death, if it died of it.
     async fn blame(&self, error: HttpError, began_ms: u64) -> GenError {
-        if error.reach == super::http::Reach::Answered || error.error.kind == GenErrorKind::Timeout {
+        if error.reach.is_answered() || error.error.kind == GenErrorKind::Timeout {
             return error.error;
         }
         self.death(began_ms).await.unwrap_or(error.error)
