@@ -108,6 +108,8 @@ pub enum EngineEvent {
         /// Ids to load again.
         residents: Vec<String>,
     },
+    /// It left in good order, because somebody asked it to: it starts again with the next question.
+    Stopped,
     /// It could not be started: one or two lines.
     Failed(String),
 }
@@ -148,12 +150,13 @@ impl Backend {
     }
 
     fn new(http: Http, default_model: Option<String>, engine: Option<Engine>) -> Self {
+        let patience = if engine.is_some() { Patience::with_engine() } else { Patience::default() };
         let inner = Inner {
             name: http.backend().to_owned(),
             default_model,
             http: Arc::new(http),
             engine: engine.map(Arc::new),
-            patience: Patience::default(),
+            patience,
         };
         Self { inner: Arc::new(inner) }
     }
@@ -203,7 +206,7 @@ impl Backend {
     }
 
     /// Starts the engine if needed, stays connected (which keeps the engine from lingering out) and tells
-    /// what happens to it. Ends after `Died` or `Failed`; call it again to start the engine anew.
+    /// what happens to it. Ends after `Died`, `Stopped` or `Failed`; call it again to start the engine anew.
     /// For a server elsewhere: an empty stream.
     #[must_use]
     pub fn watch(&self) -> Pin<Box<dyn Stream<Item = EngineEvent> + Send>> {
