@@ -47,6 +47,8 @@ pub struct Ctx<'a> {
 /// What drawing a frame taught: sizes an update needs for scrolling and cursor movement.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FrameFacts {
+    /// Columns of the terminal it was drawn for.
+    pub cols: u16,
     /// Rows of the transcript viewport.
     pub viewport_rows: usize,
     /// Rows of the whole transcript at this width.

@@ -194,6 +194,8 @@ pub enum Scroll {
         turn: usize,
         /// Row inside the turn, at the width of the frame it was set in.
         row: usize,
+        /// Columns of that frame.
+        cols: u16,
         /// Rows of the whole transcript when it was set, to say how much is new.
         seen_rows: usize,
     },

@@ -2,7 +2,7 @@
 
 use super::effect::TimerId;
 use crate::chat::record::{SessionRecord, TurnRecord};
-use crate::chat::{GenEvent, GenKey, ModelCard};
+use crate::chat::{GenEvent, GenKey, ModelCard, SessionId};
 use crate::keymap::Chord;
 use std::time::Duration;
 
@@ -77,6 +77,13 @@ pub enum Msg {
     Sessions {
         /// Them, or why they could not be read (one line).
         result: Result<Vec<SessionRecord>, String>,
+    },
+    /// Another window writes to a session: this one goes on in a copy.
+    SessionForked {
+        /// The session that was shared.
+        from: SessionId,
+        /// The copy.
+        session: SessionId,
     },
     /// A saved session.
     SessionLoaded {

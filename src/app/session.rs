@@ -3,6 +3,7 @@
 use super::model::{Pending, Saving, Session};
 use super::restore;
 use super::update::Step;
+use crate::chat::SessionId;
 use crate::chat::record::{SessionRecord, TurnRecord};
 use crate::text::Shown;
 
@@ -34,6 +35,17 @@ impl Step<'_> {
         self.reset();
         let title = self.model.session.title.clone();
         self.info(&format!("session {}{said}", &*title));
+    }
+
+    /// Another window had this session first: what is said here goes into a copy from now on.
+    pub(super) fn session_forked(&mut self, from: &SessionId, session: SessionId) {
+        if self.model.session.id != *from {
+            return;
+        }
+        self.model.session.id = session;
+        let text =
+            format!("another window has session {from}; this one goes on as {}", self.model.session.id);
+        self.warn(&text);
     }
 
     fn left_behind(&self) -> String {

@@ -22,6 +22,7 @@ pub fn update(model: &mut Model, msg: Msg, ctx: &Ctx<'_>) -> Vec<Effect> {
         Msg::Copied { what, outcome } => step.copied(&what, &outcome),
         Msg::ThemeLoaded { name, result } => step.theme_loaded(name, result),
         Msg::Sessions { result } => step.sessions(result),
+        Msg::SessionForked { from, session } => step.session_forked(&from, session),
         Msg::SessionLoaded { result } => step.session_loaded(result),
         Msg::Notice { text, is_error: true } => step.bad(&text),
         Msg::Notice { text, is_error: false } => step.info(&text),
