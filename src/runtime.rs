@@ -94,8 +94,9 @@ where
     let mut terminal = Terminal::open(&startup.paths.logs())?;
     let signals = signals::start(terminal.tty().clone(), ended.clone()).map_err(no_start)?;
     terminal.enter().map_err(no_start)?;
+    let tty = terminal.tty().clone();
     let (painted, painted_reports) = mpsc::unbounded_channel();
-    let mut writer = Writer::new(terminal.tty().clone(), clock, painted);
+    let mut writer = Writer::new(tty.clone(), clock, painted);
     writer.start().map_err(no_start)?;
 
     let colours = Colours::from_env();
@@ -135,7 +136,7 @@ where
     event_loop.draw_first();
 
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(no_start)?;
-    let input = input::start().map_err(no_start)?;
+    let input = input::start(tty).map_err(no_start)?;
     let end = tokio::task::LocalSet::new().block_on(&tokio, async {
         let opening =
             opener.map(|opener| tokio::task::spawn_local(opener.run(news.clone(), Arc::clone(&last_words))));
