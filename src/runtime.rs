@@ -117,6 +117,7 @@ where
         clock,
         store: store.clone(),
         clipboard: (startup.config.clipboard.mode, clipboard::Place::from_env(), ways),
+        database: startup.paths.database(),
         themes,
         colours,
         last_words: Arc::clone(&last_words),

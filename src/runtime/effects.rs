@@ -19,7 +19,7 @@ use crate::theme::Theme;
 use futures_util::{FutureExt, StreamExt};
 use std::collections::HashMap;
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::{Mutex, mpsc};
@@ -84,6 +84,8 @@ pub(super) struct Means {
     pub(super) store: StoreGate,
     /// How to copy.
     pub(super) clipboard: (ClipboardMode, Place, RealWays),
+    /// The session database.
+    pub(super) database: PathBuf,
     /// The user's themes.
     pub(super) themes: PathBuf,
     /// Whether they may have colours.
@@ -91,6 +93,9 @@ pub(super) struct Means {
     /// What to remember for an end in the middle.
     pub(super) last_words: Arc<LastWords>,
 }
+
+/// Sessions offered in the list.
+const SESSIONS_LISTED: usize = 500;
 
 /// The runner and its tasks.
 #[derive(Debug)]
@@ -100,6 +105,7 @@ pub(super) struct Runner {
     clock: Clock,
     store: StoreGate,
     clipboard: (ClipboardMode, Place, Rc<Mutex<RealWays>>),
+    database: PathBuf,
     themes: PathBuf,
     colours: Colours,
     last_words: Arc<LastWords>,
@@ -118,6 +124,7 @@ impl Runner {
             clock: means.clock,
             store: means.store,
             clipboard: (mode, place, Rc::new(Mutex::new(ways))),
+            database: means.database,
             themes: means.themes,
             colours: means.colours,
             last_words: means.last_words,
@@ -205,6 +212,16 @@ impl Runner {
         });
     }
 
+    /// Reads the session database away from the loop.
+    fn read_store(&mut self, read: impl FnOnce(&Path) -> Msg + Send + 'static) {
+        let (news, path) = (self.news.clone(), self.database.clone());
+        self.spawn(async move {
+            if let Ok(msg) = tokio::task::spawn_blocking(move || read(&path)).await {
+                let _ = news.send(msg.into()).await;
+            }
+        });
+    }
+
     fn load_theme(&mut self, name: String) {
         let (news, themes, colours) = (self.news.clone(), self.themes.clone(), self.colours);
         self.spawn(async move {
@@ -247,6 +264,12 @@ impl Run for Runner {
             }
             Effect::Copy { text, what } => self.copy(text, &what),
             Effect::LoadTheme { name } => self.load_theme(name),
+            Effect::ListSessions => {
+                self.read_store(|path| Msg::Sessions { result: crate::store::list(path, SESSIONS_LISTED) })
+            }
+            Effect::LoadSession { id } => self.read_store(move |path| Msg::SessionLoaded {
+                result: crate::store::load(path, &id).map(|saved| (saved.record, saved.turns)),
+            }),
             Effect::Timer { .. } | Effect::Redraw | Effect::Suspend | Effect::Quit { .. } => {
                 // The loop's own; they don't come here.
             }

@@ -97,11 +97,11 @@ impl Opener {
         news: mpsc::Sender<News>,
         last_words: std::sync::Arc<LastWords>,
     ) {
-        let (report, mut reports) = watch::channel(None);
+        let (report, mut reports) = mpsc::unbounded_channel();
         let path = self.path.clone();
         let opened = tokio::task::spawn_blocking(move || {
             Store::open(&path, move |news| {
-                report.send_replace(Some(news));
+                let _ = report.send(news);
             })
         })
         .await
@@ -129,13 +129,12 @@ impl Opener {
             let _ = news.send(Msg::Notice { text, is_error: true }.into()).await;
             return;
         }
-        // Only the newest report counts: the store either works or does not.
-        while reports.changed().await.is_ok() {
-            let report = reports.borrow_and_update().clone();
+        while let Some(report) = reports.recv().await {
             let msg = match report {
-                Some(StoreNews::Failed(message)) => Msg::StoreFailed { message },
-                Some(StoreNews::Recovered) => Msg::StoreRecovered,
-                None => continue,
+                StoreNews::Failed(message) => Msg::StoreFailed { message },
+                StoreNews::Recovered => Msg::StoreRecovered,
+                StoreNews::Forked { from, session } => Msg::SessionForked { from, session },
+                StoreNews::Notice(text) => Msg::Notice { text, is_error: false },
             };
             if news.send(msg.into()).await.is_err() {
                 return;
