@@ -154,7 +154,9 @@ where
         // The terminal is given back before the disk is waited for.
         event_loop.screen.close();
         let limit = if matches!(end, End::Signal(_)) { LAST_FLUSH_BY_SIGNAL } else { LAST_FLUSH };
-        store.finish(limit).await;
+        if !store.finish(limit).await {
+            last_words::say_unwritten();
+        }
         last_words.keep(None);
         if let Some(opening) = opening {
             opening.abort();
