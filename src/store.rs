@@ -135,6 +135,12 @@ impl Store {
     }
 }
 
+/// The id of a session that begins now.
+#[must_use]
+pub fn new_id() -> SessionId {
+    SessionId::new(writer::unix_seconds(), apply::random())
+}
+
 /// A session with its turns.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SavedSession {
