@@ -13,7 +13,7 @@ mod sessions;
 mod target;
 
 #[cfg(feature = "local")]
-pub use args::EngineCommand;
+pub use engine::EngineCommand;
 
 use crate::error::{AppError, Exit};
 use crate::paths::Paths;

@@ -142,11 +142,17 @@ pub fn read_file(path: &Path, cap: u64) -> Result<Vec<u8>, FileTrouble> {
     Ok(bytes)
 }
 
+/// The home directory, where one is known.
+#[must_use]
+pub fn home() -> Option<PathBuf> {
+    directories::BaseDirs::new().map(|dirs| dirs.home_dir().to_path_buf())
+}
+
 /// The path with a leading `~` replaced by the home directory, where one is known.
 #[must_use]
 pub fn expand_home(path: &Path) -> PathBuf {
-    match (path.strip_prefix("~"), directories::BaseDirs::new()) {
-        (Ok(rest), Some(dirs)) => dirs.home_dir().join(rest),
+    match (path.strip_prefix("~"), home()) {
+        (Ok(rest), Some(home)) => home.join(rest),
         _ => path.to_owned(),
     }
 }

@@ -120,7 +120,6 @@ impl Store {
 
     /// As [`Self::flushed`], blocking, for the way out: tries even where the last write failed, and gives
     /// up after `limit`.
-    #[must_use]
     pub fn flush_blocking(&self, limit: Duration) -> bool {
         let (ticket, pending) = Ticket::pair();
         self.command(Command::Flush { pending, urgency: Urgency::Try });

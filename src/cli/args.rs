@@ -1,5 +1,7 @@
 //! What can be typed after `tui`. Definitions only.
 
+#[cfg(feature = "local")]
+use super::engine::EngineCommand;
 use crate::chat::Sampling;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -51,30 +53,6 @@ pub(super) enum Command {
     Config {
         #[command(subcommand)]
         command: ConfigCommand,
-    },
-}
-
-/// What can be done with the engine of this machine.
-#[cfg(feature = "local")]
-#[derive(Debug, Subcommand)]
-pub enum EngineCommand {
-    /// Start it, unless it runs
-    Start,
-    /// Say whether it runs and which models it holds
-    Status,
-    /// Ask it to finish
-    Stop,
-    /// Be it (what `start` and the interface run)
-    #[command(hide = true)]
-    Run,
-    /// Be a worker of it
-    #[command(hide = true)]
-    Worker,
-    /// Load a model file once and exit, to see whether it is safe
-    #[command(hide = true)]
-    Probe {
-        /// The file
-        path: PathBuf,
     },
 }
 

@@ -53,9 +53,7 @@ pub(super) fn run(
     let resumed = sessions::resumed(args, paths)?;
     let system = system(args, config, paths, resumed.as_ref())?;
     let user = input::question(args)?;
-    let backends = Backends::new(config, paths, config_file).map_err(|why| {
-        AppError::new(Exit::Usage, why).hint("an url is http://host:port or http://host:port/v1")
-    })?;
+    let backends = Backends::new(config, paths, config_file).map_err(target::bad_address)?;
 
     // The first Ctrl+C stops the turn; the second one ends the program whatever it is doing.
     let is_interrupted = Arc::new(AtomicBool::new(false));

@@ -12,6 +12,11 @@ use std::time::Duration;
 /// How long a backend may take to say which models it has, when that decides where the question goes.
 const ASK_LIMIT: Duration = Duration::from_secs(3);
 
+/// The error of a backend whose address is no good.
+pub(super) fn bad_address(why: String) -> AppError {
+    AppError::new(Exit::Usage, why).hint("an address is http://host:port or http://host:port/v1")
+}
+
 /// What the person chose for this run.
 ///
 /// # Errors

@@ -1,0 +1,98 @@
+//! Numbers as people read them: tokens, times, speeds, sizes. Units are always there.
+
+/// A count of tokens: `64`, `1.2k`, `32k`.
+pub(super) fn tokens(count: u32) -> String {
+    match count {
+        0..1_000 => count.to_string(),
+        1_000..9_950 => format!("{:.1}k", f64::from(count) / 1000.0),
+        9_950..1_000_000 => format!("{:.0}k", f64::from(count) / 1000.0),
+        _ => format!("{:.1}M", f64::from(count) / 1e6),
+    }
+}
+
+/// A size of a context: powers of two read as such, `8k`, `32k`.
+pub(super) fn context(count: u32) -> String {
+    if count >= 1024 && count.is_multiple_of(1024) { format!("{}k", count / 1024) } else { tokens(count) }
+}
+
+/// A time given in milliseconds, in seconds: `0.18 s`, `2.1 s`, `24.5 s`, `3 min 20 s`.
+pub(super) fn seconds(ms: f64) -> String {
+    let s = ms.max(0.0) / 1000.0;
+    if s < 0.995 {
+        format!("{s:.2} s")
+    } else if s < 99.95 {
+        format!("{s:.1} s")
+    } else {
+        let whole = whole(s);
+        format!("{} min {:02} s", whole / 60, whole % 60)
+    }
+}
+
+/// A short time given in milliseconds: `0`, `4 ms`, `1.2 s`.
+pub(super) fn millis(ms: f64) -> String {
+    if ms < 0.5 {
+        "0".to_owned()
+    } else if ms < 999.5 {
+        format!("{ms:.0} ms")
+    } else {
+        seconds(ms)
+    }
+}
+
+/// Tokens per second: `131 tok/s`, `14.2 tok/s`.
+pub(super) fn speed(per_s: f64) -> String {
+    if per_s < 99.95 { format!("{per_s:.1} tok/s") } else { format!("{per_s:.0} tok/s") }
+}
+
+/// How many weights a model has: `2M`, `7B`, `1.5B`.
+pub(super) fn parameters(count: u64) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
+    let n = count as f64;
+    let (n, unit) = if n >= 0.95e9 { (n / 1e9, "B") } else { (n / 1e6, "M") };
+    if n < 9.95 && (n - n.round()).abs() > 0.05 { format!("{n:.1}{unit}") } else { format!("{n:.0}{unit}") }
+}
+
+/// A share of 1 in whole percent.
+pub(super) fn percent(share: f64) -> String {
+    format!("{:.0} %", share.clamp(0.0, 9.99) * 100.0)
+}
+
+/// A bar of ten cells: `▓▓▓▓░░░░░░`.
+pub(super) fn bar(share: f64) -> String {
+    let full = usize::try_from(whole(share.clamp(0.0, 1.0) * 10.0)).unwrap_or(0).min(10);
+    format!("{}{}", "▓".repeat(full), "░".repeat(10 - full))
+}
+
+/// The nearest whole number, for values known to be small and not negative.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
+fn whole(value: f64) -> u64 {
+    if value.is_finite() { value.round().clamp(0.0, 1e15) as u64 } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pretty_assertions::assert_eq;
+
+    #[test]
+    fn numbers_read_well() {
+        assert_eq!(
+            [0, 999, 1234, 9_949, 9_999, 123_456, 2_500_000].map(tokens),
+            ["0", "999", "1.2k", "9.9k", "10k", "123k", "2.5M"]
+        );
+        assert_eq!([2048, 32_768, 1000, 131_072].map(context), ["2k", "32k", "1.0k", "128k"]);
+        assert_eq!(
+            [180.0, 2_100.0, 24_480.0, 200_000.0, -3.0].map(seconds),
+            ["0.18 s", "2.1 s", "24.5 s", "3 min 20 s", "0.00 s"]
+        );
+        assert_eq!([0.0, 4.2, 1234.0].map(millis), ["0", "4 ms", "1.2 s"]);
+        assert_eq!([131.4, 14.21].map(speed), ["131 tok/s", "14.2 tok/s"]);
+        assert_eq!(
+            [2_000_000, 7_615_000_000, 1_540_000_000, 70_600_000_000].map(parameters),
+            ["2M", "7.6B", "1.5B", "71B"]
+        );
+        assert_eq!(percent(0.19), "19 %");
+        assert_eq!(bar(0.42), "▓▓▓▓░░░░░░");
+        assert_eq!(bar(f64::NAN), "░░░░░░░░░░");
+    }
+}

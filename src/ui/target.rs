@@ -1,0 +1,97 @@
+//! What is known of the next turn's target: which it is, its state, how full its context is.
+
+use super::format;
+use crate::app::Model;
+use crate::app::model::{BackendView, EngineView};
+use crate::chat::{ModelCard, ModelState};
+use crate::router::{BackendFacts, Decision, Facts, route};
+use crate::text::shown_line;
+use crate::theme::Role;
+
+/// Most cells a model's name takes.
+const NAME_CELLS: usize = 40;
+
+/// Where the next turn would go.
+pub(super) fn next(model: &Model) -> Option<Decision> {
+    let backends = model
+        .fleet
+        .backends
+        .iter()
+        .map(|backend| BackendFacts {
+            name: backend.name.clone(),
+            default_model: backend.default_model.clone(),
+            models: backend.models.iter().map(|card| card.id.clone()).collect(),
+        })
+        .collect();
+    route(&Facts { pin: model.prefs.pin.clone(), configured: model.prefs.configured.clone(), backends }).ok()
+}
+
+/// A backend by name.
+pub(super) fn backend<'a>(model: &'a Model, name: &str) -> Option<&'a BackendView> {
+    model.fleet.backends.iter().find(|backend| backend.name == name)
+}
+
+/// The card of a decision's model, where the backend has told it.
+pub(super) fn card<'a>(model: &'a Model, decision: &Decision) -> Option<&'a ModelCard> {
+    backend(model, &decision.backend)?.models.iter().find(|card| card.id == decision.model)
+}
+
+/// A model's name for the screen: of a path the file's stem.
+pub(super) fn name(id: &str) -> String {
+    let file = id.rsplit(['/', '\\']).next().filter(|file| file.ends_with(".gguf")).unwrap_or(id);
+    shown_line(file.strip_suffix(".gguf").unwrap_or(file), NAME_CELLS).to_string()
+}
+
+/// The hue of a backend.
+pub(super) fn role(model: &Model, name: &str) -> Role {
+    let is_local = backend(model, name).map_or(name == "local", |backend| backend.is_engine);
+    if is_local { Role::Local } else { Role::Remote }
+}
+
+/// How the target stands: a mark, words, and the role of the mark. `None`: nothing is known.
+pub(super) fn state(model: &Model, decision: &Decision) -> Option<(&'static str, String, Role)> {
+    let backend = backend(model, &decision.backend)?;
+    let host = shown_line(&backend.name, 20).to_string();
+    if backend.is_engine {
+        match &model.fleet.engine {
+            EngineView::Starting => return Some(("◐", format!("{host} starting"), Role::Dim)),
+            EngineView::Down { .. } => return Some(("✕", format!("{host} engine ended"), Role::Bad)),
+            EngineView::Unknown if backend.models.is_empty() => return None,
+            EngineView::Unknown | EngineView::Ready => {}
+        }
+    }
+    if backend.trouble.is_some() {
+        return Some(("✕", format!("{host} away"), Role::Bad));
+    }
+    let card = card(model, decision)?;
+    let label = match card.parameters {
+        Some(count) => format!("{host} {}", format::parameters(count)),
+        None => host,
+    };
+    let role = role(model, &backend.name);
+    Some(match &card.state {
+        ModelState::Loaded => ("●", label, role),
+        ModelState::Loading { fraction } => {
+            ("◐", format!("{label} loading {}", format::percent(f64::from(*fraction))), role)
+        }
+        ModelState::Unloaded => ("○", format!("{label} not loaded"), Role::Dim),
+        ModelState::Failed { .. } => ("▲", format!("{label} cannot load"), Role::Bad),
+        ModelState::Unknown => ("○", label, Role::Dim),
+    })
+}
+
+/// Tokens in the conversation and what the target's context holds, where both are known.
+pub(super) fn context(model: &Model, decision: &Decision) -> Option<(u32, u32)> {
+    let limit = card(model, decision)?.context.filter(|limit| *limit > 0)?;
+    let used = model.turns.iter().rev().flat_map(|turn| turn.lanes.iter().rev()).find_map(|lane| {
+        let metrics = &lane.current()?.metrics;
+        let server = metrics.server.unwrap_or_default();
+        let prompt = metrics
+            .usage
+            .prompt_tokens
+            .or_else(|| Some(server.prompt_n?.saturating_add(server.cache_n.unwrap_or(0))))?;
+        let output = metrics.usage.output_tokens.or(server.predicted_n).unwrap_or(0);
+        Some(prompt.saturating_add(output))
+    })?;
+    Some((used, limit))
+}

@@ -1,0 +1,246 @@
+//! Models to draw, made without the app: every value is given, so that a screen is the same every time.
+
+use crate::app::Model;
+use crate::app::model::{
+    BackendView, Composer, EngineView, Fleet, Picker, PickerItem, PickerKind, Prefs, Saving, Scroll, Session,
+};
+use crate::app::turn::{Attempt, Lane, Phase, Prose, Turn};
+use crate::chat::{
+    Finish, GenKey, LaneId, Metrics, ModelCard, ModelState, Sampling, ServerTimings, SessionId, TurnId, Usage,
+};
+use crate::router::{Decision, Target};
+use crate::text::{EditBuffer, Shown, shown};
+use crate::theme::Theme;
+use crate::ui::{ViewCache, view};
+use ratatui::Terminal;
+use ratatui::backend::TestBackend;
+use ratatui::buffer::Buffer;
+use ratatui::style::Style;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+pub(crate) fn theme() -> Theme {
+    Theme::load("default", None).expect("the default theme").0
+}
+
+pub(crate) fn empty(cols: u16, rows: u16) -> Model {
+    Model {
+        session: Session {
+            id: SessionId("6921f3a0-9c41d2e7".to_owned()),
+            title: Shown::default(),
+            system: None,
+            prompt_name: None,
+            saving: Saving::On,
+            is_opened: false,
+        },
+        turns: Vec::new(),
+        queue: Vec::new(),
+        composer: Composer::default(),
+        overlays: Vec::new(),
+        scroll: Scroll::Follow,
+        fleet: Fleet {
+            backends: vec![BackendView {
+                name: "local".to_owned(),
+                is_engine: true,
+                default_model: Some("builtin".to_owned()),
+                models: vec![ModelCard {
+                    id: "builtin".to_owned(),
+                    state: ModelState::Loaded,
+                    parameters: Some(2_000_000),
+                    bytes: Some(2_100_000),
+                    quantisation: Some("q8_0".to_owned()),
+                    context: Some(2048),
+                    is_builtin: true,
+                }],
+                trouble: None,
+            }],
+            engine: EngineView::Ready,
+        },
+        notice: None,
+        prefs: Prefs {
+            pin: Target::default(),
+            configured: Target::default(),
+            sampling: Sampling::default(),
+            max_tokens: None,
+            theme: "default".to_owned(),
+            themes: Vec::new(),
+            prompts: Vec::new(),
+        },
+        quit_armed: None,
+        size: (cols, rows),
+        now: Duration::from_millis(10_000),
+    }
+}
+
+pub(crate) fn metrics() -> Metrics {
+    Metrics {
+        sent_ms: Some(2.0),
+        headers_ms: Some(6.0),
+        first_token_ms: Some(180.0),
+        first_answer_ms: Some(180.0),
+        last_token_ms: Some(740.0),
+        painted_ms: Some(190.0),
+        total_ms: Some(750.0),
+        usage: Usage { prompt_tokens: Some(1264), cached_tokens: Some(1200), output_tokens: Some(74) },
+        server: Some(ServerTimings {
+            queue_ms: None,
+            load_ms: Some(0.0),
+            cache_n: Some(1200),
+            prompt_n: Some(64),
+            prompt_ms: Some(133.0),
+            predicted_n: Some(74),
+            predicted_ms: Some(565.0),
+        }),
+    }
+}
+
+pub(crate) fn attempt(number: u32, answer: &str, phase: Phase) -> Attempt {
+    let mut prose = Prose::default();
+    prose.push(answer);
+    if phase.is_terminal() {
+        prose.finish();
+    }
+    Attempt {
+        key: GenKey { turn: TurnId(number), lane: LaneId(0), attempt: 1 },
+        decision: Decision {
+            backend: "local".to_owned(),
+            model: "builtin".to_owned(),
+            rule: "default".to_owned(),
+            reason: "chosen by you".to_owned(),
+            rejected: Vec::new(),
+        },
+        quantisation: Some("q8_0".to_owned()),
+        metrics: if phase.is_terminal() { metrics() } else { Metrics::default() },
+        phase,
+        answer: prose,
+        thinking: Prose::default(),
+        thinking_open: false,
+        first_code: 1,
+        entered_at: Duration::from_millis(9_400),
+    }
+}
+
+pub(crate) fn turn(number: u32, user: &str, attempt: Attempt) -> Turn {
+    Turn {
+        id: TurnId(number),
+        user: user.to_owned(),
+        user_shown: shown(user),
+        created_ms: i64::from(number) * 1000,
+        lanes: vec![Lane { id: LaneId(0), attempts: vec![attempt] }],
+    }
+}
+
+pub(crate) fn done(number: u32, user: &str, answer: &str) -> Turn {
+    turn(number, user, attempt(number, answer, Phase::Done(Finish::Stop)))
+}
+
+pub(crate) fn picker() -> Picker {
+    let item = |value: &str, mark, label: &str, columns: &[&str]| PickerItem {
+        value: value.to_owned(),
+        mark,
+        label: shown(label),
+        columns: columns.iter().map(|text| shown(text)).collect(),
+    };
+    let items = vec![
+        item("local/builtin", "●", "builtin", &["local", "q8_0", "2k", "2.1 MB", "resident"]),
+        item("local/qwen", "○", "qwen2.5-coder-7b-instruct", &["local", "q4_k_m", "32k", "4.7 GB"]),
+        item("local/phi", "▲", "phi-4", &["local", "q4_k_m", "16k", "9.1 GB", "does not fit: needs 9.8 GB"]),
+        item("mac/llama", "✕", "llama3.3-70b", &["mac", "q4_k_m", "32k", "43.1 GB", "away"]),
+    ];
+    Picker {
+        kind: PickerKind::Model,
+        filter: EditBuffer::default(),
+        matches: (0..items.len()).collect(),
+        items,
+        selected: 1,
+    }
+}
+
+pub(crate) fn draft(text: &str) -> EditBuffer {
+    EditBuffer::from_text(text)
+}
+
+/// One frame.
+pub(crate) fn frame(model: &Model, theme: &Theme, cache: &mut ViewCache) -> (Buffer, crate::app::FrameFacts) {
+    let mut terminal = Terminal::new(TestBackend::new(model.size.0, model.size.1)).expect("terminal");
+    let mut facts = crate::app::FrameFacts::default();
+    terminal.draw(|frame| facts = view(model, theme, cache, frame)).expect("drawn");
+    let mut buffer = terminal.backend().buffer().clone();
+    let cursor = terminal.backend().cursor_position();
+    if let Some(cell) = buffer.cell_mut(cursor)
+        && terminal.backend().cursor_visible()
+    {
+        cell.modifier.insert(ratatui::style::Modifier::SLOW_BLINK);
+    }
+    (buffer, facts)
+}
+
+/// The glyphs, then for each row its styles as `first-last letter`, then what the letters mean. The cell
+/// with the cursor blinks.
+pub(crate) fn dump(model: &Model) -> String {
+    crate::markdown::highlight::load();
+    let (buffer, _) = frame(model, &theme(), &mut ViewCache::default());
+    let mut glyphs = String::new();
+    let mut runs = String::new();
+    let mut legend: Vec<Style> = Vec::new();
+    for y in 0..buffer.area.height {
+        let mut row = String::new();
+        let mut styles: Vec<(u16, u16, Style)> = Vec::new();
+        let mut skip = 0;
+        for x in 0..buffer.area.width {
+            let cell = &buffer[(x, y)];
+            let style = cell.style();
+            match styles.last_mut() {
+                Some((_, last, same)) if *same == style => *last = x,
+                _ => styles.push((x, x, style)),
+            }
+            if skip > 0 {
+                skip -= 1;
+                continue;
+            }
+            row.push_str(cell.symbol());
+            skip = unicode_width::UnicodeWidthStr::width(cell.symbol()).saturating_sub(1);
+        }
+        writeln!(glyphs, "{}", row.trim_end()).expect("written");
+        let plain = buffer::plain();
+        styles.retain(|(_, _, style)| *style != plain);
+        if !styles.is_empty() {
+            write!(runs, "{y:>2}").expect("written");
+            for (first, last, style) in styles {
+                let at = legend.iter().position(|known| *known == style).unwrap_or_else(|| {
+                    legend.push(style);
+                    legend.len() - 1
+                });
+                let letter = char::from(b'a' + u8::try_from(at).expect("few styles"));
+                write!(runs, " {first}-{last}{letter}").expect("written");
+            }
+            runs.push('\n');
+        }
+    }
+    let mut out = format!("{glyphs}\n{runs}\n");
+    for (at, style) in legend.iter().enumerate() {
+        let letter = char::from(b'a' + u8::try_from(at).expect("few styles"));
+        let colour = |what: &str, colour: Option<ratatui::style::Color>| match colour {
+            Some(ratatui::style::Color::Reset) | None => String::new(),
+            Some(colour) => format!(" {what} {colour}"),
+        };
+        writeln!(
+            out,
+            "{letter}{}{} {:?}",
+            colour("fg", style.fg),
+            colour("bg", style.bg),
+            style.add_modifier
+        )
+        .expect("written");
+    }
+    out
+}
+
+mod buffer {
+    use ratatui::buffer::Cell;
+    use ratatui::style::Style;
+
+    pub(super) fn plain() -> Style {
+        Cell::EMPTY.style()
+    }
+}

@@ -1,0 +1,107 @@
+//! What an empty conversation shows: which model is there, what it is good for, how to begin.
+
+use super::target;
+use super::turn::Scene;
+use crate::app::model::EngineView;
+use crate::chat::ModelState;
+use crate::markdown::wrap::{Styled, wrap};
+use crate::theme::Role;
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::text::{Line, Span};
+
+/// Questions the built-in model has an answer to.
+const EXAMPLES: [&str; 4] = [
+    "What is the capital of France?",
+    "Count from 1 to 50",
+    "Write a binary search in Rust",
+    "Show me some emoji",
+];
+
+/// Draws the welcome into the empty transcript.
+pub(super) fn draw(scene: Scene<'_>, area: Rect, buf: &mut Buffer) {
+    let lines = lines(scene);
+    let page = scene.page;
+    // A little above the middle where there is room for it.
+    let free = usize::from(area.height).saturating_sub(lines.len());
+    let top = area.y + u16::try_from(free / 3).unwrap_or(0);
+    for (y, line) in (top..area.bottom()).zip(&lines) {
+        buf.set_line(area.x + page.margin, y, line, area.width.saturating_sub(page.margin));
+    }
+}
+
+fn lines(scene: Scene<'_>) -> Vec<Line<'static>> {
+    let style = |role| scene.theme.style(role);
+    let model = scene.model;
+    let mut lines = vec![Line::from(vec![
+        Span::styled("Duet", style(Role::Heading)),
+        Span::styled(format!(" {}", crate::VERSION), style(Role::Dim)),
+    ])];
+    let gap = |lines: &mut Vec<Line<'static>>| lines.extend((0..scene.page.gap).map(|_| Line::default()));
+    gap(&mut lines);
+    let paragraph = |text: &str, role, lines: &mut Vec<Line<'static>>| {
+        let mut styled = Styled::default();
+        styled.push(text, style(role));
+        wrap(&styled, scene.page.prose.min(76), &[], &[], lines);
+    };
+    let decision = target::next(model);
+    let card = decision.as_ref().and_then(|decision| target::card(model, decision));
+    if card.is_some_and(|card| card.is_builtin) {
+        paragraph(
+            "This is the built-in model: 2 million parameters, a few dozen answers by heart, good for a look \
+             around. Get a real one: put a GGUF file in ~/models, then /model.",
+            Role::Text,
+            &mut lines,
+        );
+        gap(&mut lines);
+        lines.push(Line::styled("It can answer", style(Role::Dim)));
+        for example in EXAMPLES {
+            lines.push(Line::from(vec![
+                Span::styled("  › ", style(Role::Accent)),
+                Span::styled(example, style(Role::Text)),
+            ]));
+        }
+    } else {
+        let is_engine = decision
+            .as_ref()
+            .and_then(|decision| target::backend(model, &decision.backend))
+            .is_some_and(|backend| backend.is_engine);
+        let text = match (&decision, &model.fleet.engine) {
+            (_, EngineView::Down { message, .. }) if is_engine => message.to_string(),
+            (Some(decision), _) => {
+                let name = target::name(&decision.model);
+                match card.map(|card| &card.state) {
+                    Some(ModelState::Failed { reason }) => {
+                        format!(
+                            "{name} cannot be loaded: {} /model chooses another.",
+                            &*crate::text::shown(reason)
+                        )
+                    }
+                    Some(_) => format!("Ready with {name}."),
+                    None => format!("{name} is next."),
+                }
+            }
+            (None, EngineView::Starting | EngineView::Unknown) => "Looking for models.".to_owned(),
+            (None, _) => "No model yet: put a GGUF file in ~/models, then /model.".to_owned(),
+        };
+        for line in text.lines() {
+            paragraph(line, Role::Text, &mut lines);
+        }
+    }
+    gap(&mut lines);
+    lines.push(hint(scene));
+    lines
+}
+
+fn hint(scene: Scene<'_>) -> Line<'static> {
+    let style = |role| scene.theme.style(role);
+    let key = |key: &'static str| Span::styled(key, style(Role::Accent));
+    let text = |text: &'static str| Span::styled(text, style(Role::Dim));
+    Line::from(vec![
+        text("Type a question, "),
+        key("/"),
+        text(" for commands, "),
+        key("?"),
+        text(" for help."),
+    ])
+}
