@@ -29,7 +29,8 @@ use crate::paths::Paths;
 use crate::theme::Theme;
 use crate::ui::{self, ViewCache};
 use clock::Clock;
-use effects::{Colours, Means, Runner, StoreGate};
+pub use effects::Colours;
+use effects::{Means, Runner, StoreGate};
 use event_loop::{End, EventLoop, News, Sources};
 use frames::{Link, Pacing};
 use last_words::LastWords;
@@ -63,6 +64,8 @@ pub struct Startup {
     pub database: Option<PathBuf>,
     /// The configuration file in force, passed on to an engine that has to be started.
     pub config_file: Option<PathBuf>,
+    /// Whether themes may bring colours.
+    pub colours: Colours,
     /// The configuration.
     pub config: Config,
     /// The folders.
@@ -99,7 +102,7 @@ where
     let mut writer = Writer::new(tty.clone(), clock, painted);
     writer.start().map_err(no_start)?;
 
-    let colours = Colours::from_env();
+    let colours = startup.colours;
     let themes = startup.paths.config.join("themes");
     let (theme, theme_notices) = first_theme(&startup.model.prefs.theme, &themes)?;
     let (news, news_in) = mpsc::channel(NEWS);

@@ -41,7 +41,7 @@ fn start(work: impl Future<Output = ()> + 'static) -> Task {
 
 /// Whether themes may bring colours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Colours {
+pub enum Colours {
     /// They may.
     Allowed,
     /// `NO_COLOR` is set, or the terminal has none.
@@ -50,7 +50,8 @@ pub(super) enum Colours {
 
 impl Colours {
     /// Reads `NO_COLOR` and `TERM`.
-    pub(super) fn from_env() -> Self {
+    #[must_use]
+    pub fn from_env() -> Self {
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         Self::of(no_color, std::env::var("TERM").ok().as_deref())
     }
