@@ -205,6 +205,36 @@ impl Backend {
         models::load(&self.inner.http, self.inner.engine.as_deref(), model).await
     }
 
+    /// Starts the engine when it isn't running; nothing for a server elsewhere.
+    ///
+    /// # Errors
+    /// When it can't be started or does not get ready.
+    pub async fn start(&self) -> Result<(), GenError> {
+        self.ready().await
+    }
+
+    /// What a running engine says of itself (`/engine/status`); none when no engine runs. Starts nothing.
+    ///
+    /// # Errors
+    /// When somebody is there who gives no good answer.
+    pub async fn status(&self) -> Result<Option<serde_json::Value>, GenError> {
+        match &self.inner.engine {
+            Some(engine) => engine.status(&self.inner.http).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Asks the engine to finish what it does and end; returns when it is gone. `false` when none ran.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub async fn stop(&self) -> Result<bool, GenError> {
+        match &self.inner.engine {
+            Some(engine) => engine.stop(&self.inner.http).await,
+            None => Ok(false),
+        }
+    }
+
     /// Starts the engine if needed, stays connected (which keeps the engine from lingering out) and tells
     /// what happens to it. Ends after `Died`, `Stopped` or `Failed`; call it again to start the engine anew.
     /// For a server elsewhere: an empty stream.

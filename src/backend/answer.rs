@@ -195,7 +195,10 @@ impl Answer {
     async fn death(&self, since_ms: u64) -> Option<GenError> {
         let death = self.engine.as_ref()?.death_since(since_ms).await;
         let message = death.map_or_else(
-            || "the engine ended without a word: it was killed, or stopped. Retry to start it again".to_owned(),
+            || {
+                "the engine ended without a word: it was killed, or stopped. Retry to start it again"
+                    .to_owned()
+            },
             |death| death.message,
         );
         Some(GenError::new(GenErrorKind::EngineDied, message))

@@ -143,7 +143,10 @@ impl Watch {
                 message: death.message,
                 residents: if death.residents.is_empty() { residents } else { death.residents },
             },
-            None => EngineEvent::Died { message: "engine ended without a word: it was killed".to_owned(), residents },
+            None => EngineEvent::Died {
+                message: "engine ended without a word: it was killed".to_owned(),
+                residents,
+            },
         });
         Stage::Over
     }
