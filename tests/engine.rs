@@ -233,7 +233,7 @@ fn a_closed_connection_cancels_and_leaves_nothing_wrong() {
     let endless = json!({"model": "builtin", "temperature": 0, "stream": true, "ignore_eos": true, "max_tokens": 100_000,
         "messages": [{"role": "user", "content": "Count from 1 to 50"}]});
     let mut stream = engine.stream(&endless);
-    assert!(stream.by_ref().take(3).count() == 3);
+    assert!(stream.any(|chunk| chunk["choices"][0]["delta"]["content"].is_string()));
     drop(stream);
     support::wait_until("the slot is free", || {
         let status = engine.get("/engine/status");
@@ -319,7 +319,7 @@ fn its_death_is_recorded_with_what_it_was_doing() {
     let mut stream = engine
         .stream(&json!({"model": "builtin", "temperature": 0, "stream": true, "ignore_eos": true,
         "max_tokens": 100_000, "messages": [{"role": "user", "content": "Count from 1 to 50"}]}));
-    stream.by_ref().take(2).for_each(drop);
+    assert!(stream.any(|chunk| chunk["choices"][0]["delta"]["content"].is_string()));
     engine.kill_worker("ABRT");
     assert!(stream.by_ref().last().is_none_or(|chunk| chunk["choices"][0]["finish_reason"].is_null()));
     assert!(!stream.is_done, "an answer cut off must not look whole");
@@ -345,7 +345,7 @@ fn broken_files_are_refused_without_harm() {
     let good = std::fs::read(support::large()).unwrap();
     let dir = engine.dir();
     let cases: [(&str, Vec<u8>, &str); 4] = [
-        ("empty.gguf", Vec::new(), "GGUF"),
+        ("empty.gguf", Vec::new(), "empty"),
         ("html.gguf", b"<!DOCTYPE html><html>".to_vec(), "HTML"),
         ("cut.gguf", good[..good.len() / 2].to_vec(), "incomplete"),
         ("header.gguf", good[..600].to_vec(), "byte"),
@@ -364,12 +364,4 @@ fn broken_files_are_refused_without_harm() {
     let body = json!({"model": dir, "messages": [{"role": "user", "content": "x"}]});
     assert_eq!(engine.post("/v1/chat/completions", body.to_string().as_bytes()).0 / 100, 4);
     assert_eq!(text(&ask(&engine, "builtin", None, &["Hello"])), "Hello! How can I help you today?");
-}
-
-#[test]
-fn a_model_without_enough_memory_is_refused_with_numbers() {
-    // A context of a billion tokens is clamped to what the model was trained with, so the slots do it.
-    let engine = Engine::start();
-    let status = engine.get("/engine/status");
-    assert!(status["devices"][0]["total"].as_u64().unwrap() > 0);
 }

@@ -526,8 +526,11 @@ impl Inner {
                     last_used: AtomicU64::new(self.uses.fetch_add(1, Ordering::Relaxed)),
                     commands,
                 };
+                // Before anybody can use it: what it does then must not be overwritten.
+                let mut ids = Host { inner: Arc::clone(self) }.ids();
+                ids.push(id.to_owned());
+                self.activity.set("idle", None, &ids);
                 self.put(id, Entry::Loaded(Arc::new(resident)));
-                Host { inner: Arc::clone(self) }.record_activity();
             }
             Err(reason) => failure = Some(reason),
         };

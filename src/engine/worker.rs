@@ -12,6 +12,8 @@ use std::path::Path;
 use std::time::Duration;
 use tokio::sync::watch;
 
+/// How long the first client may take to connect.
+const FIRST_CLIENT: Duration = Duration::from_secs(30);
 /// How long running answers may go on after the engine was told to end.
 const GRACE: Duration = Duration::from_secs(30);
 
@@ -89,6 +91,11 @@ async fn ending(host: Host, mut connections: watch::Receiver<usize>, linger: Dur
         }
     };
     let abandoned = async {
+        // Whoever started the engine needs a moment to connect.
+        let somebody_came = connections.wait_for(|n| *n > 0);
+        if tokio::time::timeout(linger.max(FIRST_CLIENT), somebody_came).await.is_err() {
+            return;
+        }
         loop {
             if connections.wait_for(|n| *n == 0).await.is_err() {
                 return std::future::pending().await;

@@ -73,14 +73,15 @@ fn snapshot(host: &Host) -> Value {
     Value::Array(data)
 }
 
+/// Looks at the folders again. Reading the headers of many files takes a while, the first time only.
+async fn scan(host: &Host) {
+    let host = host.clone();
+    let _ = tokio::task::spawn_blocking(move || host.catalogue().scan()).await;
+}
+
 pub(super) async fn list(State(host): State<Host>) -> Response {
-    // Reading headers of many files takes a while; the first time only.
-    let data = tokio::task::spawn_blocking(move || {
-        host.catalogue().scan();
-        snapshot(&host)
-    })
-    .await
-    .unwrap_or_default();
+    scan(&host).await;
+    let data = snapshot(&host);
     axum::Json(json!({"object": "list", "data": data})).into_response()
 }
 
@@ -115,6 +116,7 @@ pub(super) async fn events(State(host): State<Host>) -> Response {
         changed: tokio::sync::watch::Receiver<u64>,
         last: Value,
     }
+    scan(&host).await;
     let mut changed = host.changed();
     changed.mark_changed();
     let following = Following { host, changed, last: Value::Null };
