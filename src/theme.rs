@@ -244,7 +244,10 @@ mod tests {
     fn problems_are_warnings_with_the_nearest_name() {
         let dir = tempfile::tempdir().expect("dir");
         let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).expect("written");
-        write("bad.toml", "acent = \"red\"\nlink = \"bleu\"\ncode = { fg = 3 }\nuser = { modifiers = [\"fat\"] }\n");
+        write(
+            "bad.toml",
+            "acent = \"red\"\nlink = \"bleu\"\ncode = { fg = 3 }\nuser = { modifiers = [\"fat\"] }\n",
+        );
         write("a.toml", "inherits = \"b\"\n");
         write("b.toml", "inherits = \"a\"\n");
         write("broken.toml", "text = \n");

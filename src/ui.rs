@@ -50,10 +50,9 @@ pub struct ViewCache {
 
 impl ViewCache {
     fn fit(&mut self, model: &Model, page: Page, theme: &Theme) {
-        let fits = self
-            .scene
-            .as_ref()
-            .is_some_and(|(session, old, style)| *session == model.session.id && *old == page && style == theme);
+        let fits = self.scene.as_ref().is_some_and(|(session, old, style)| {
+            *session == model.session.id && *old == page && style == theme
+        });
         if !fits {
             *self = Self { scene: Some((model.session.id.clone(), page, theme.clone())), ..Self::default() };
         }
@@ -98,7 +97,7 @@ pub fn view(model: &Model, theme: &Theme, cache: &mut ViewCache, frame: &mut Fra
     let cursor = composer.draw(scene, place, buf);
     composer::completion(scene, Rect { height: place.y, ..area }, buf);
 
-    let cursor = match overlays::draw(scene, area, buf) {
+    let cursor = match overlays::draw(scene, area, place.y, buf) {
         overlays::Outcome::None => cursor,
         overlays::Outcome::Over(over) => over,
     };
@@ -181,7 +180,10 @@ fn draw_queue(scene: Scene<'_>, area: Rect, buf: &mut Buffer) {
         let room = scene.page.wide.saturating_sub(2 + more.width());
         let line = Line::from(vec![
             Span::styled("⏸ ", scene.theme.style(Role::Accent)),
-            Span::styled(crate::text::shown_line(&first_line(text), room).to_string(), scene.theme.style(Role::Dim)),
+            Span::styled(
+                crate::text::shown_line(&first_line(text), room).to_string(),
+                scene.theme.style(Role::Dim),
+            ),
             Span::styled(more, scene.theme.style(Role::Dim)),
         ]);
         buf.set_line(scene.page.margin, area.y + rows(at), &line, rows(scene.page.wide));

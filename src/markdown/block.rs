@@ -76,7 +76,10 @@ enum Leaf {
     Quote,
     Indented,
     /// Text of a list item; lines indented less than `base` are another block.
-    Item { base: usize, inner: Option<Fence> },
+    Item {
+        base: usize,
+        inner: Option<Fence>,
+    },
     Code(Fence),
 }
 
@@ -188,7 +191,8 @@ impl Blocks {
             }
             return true;
         }
-        if matches!(self.state.leaf, Leaf::Item { .. }) && !self.state.after_blank && kind.is_paragraph_text() {
+        if matches!(self.state.leaf, Leaf::Item { .. }) && !self.state.after_blank && kind.is_paragraph_text()
+        {
             self.extend(line);
             return true;
         }

@@ -250,6 +250,8 @@ fn role_of(scope: Scope) -> Option<Role> {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::string_slice, reason = "a wrong index fails the test")]
+
     use super::*;
     use pretty_assertions::assert_eq;
 
@@ -283,7 +285,8 @@ mod tests {
 
     #[test]
     fn rust_and_python_get_roles() {
-        let lines = coloured("rust", "// say\nfn main() {\n    let x: u32 = 42;\n    println!(\"hi {x}\");\n}\n");
+        let lines =
+            coloured("rust", "// say\nfn main() {\n    let x: u32 = 42;\n    println!(\"hi {x}\");\n}\n");
         has(&lines, "// say", Role::Comment);
         has(&lines, "fn", Role::Keyword);
         has(&lines, "main", Role::Function);
@@ -299,7 +302,16 @@ mod tests {
 
     #[test]
     fn languages_of_the_extra_grammars_and_loose_info_words() {
-        for info in ["toml", "TypeScript", "rust,ignore", "{.python}", "js:src/app.js", "shell", "golang", "dockerfile"] {
+        for info in [
+            "toml",
+            "TypeScript",
+            "rust,ignore",
+            "{.python}",
+            "js:src/app.js",
+            "shell",
+            "golang",
+            "dockerfile",
+        ] {
             load();
             assert!(matches!(Highlight::new(info).phase, Phase::Parsing(_)), "{info}");
         }

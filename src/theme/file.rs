@@ -130,7 +130,8 @@ pub(super) fn apply(theme: &mut Theme, text: &str, name: &str, warnings: &mut Ve
         }
         let line = line_of(text, key);
         let Some((role, _)) = Role::ALL.iter().find(|(_, n)| n == key) else {
-            found.push((line, format!("unknown role `{key}`{}", nearest(key, Role::ALL.iter().map(|r| r.1)))));
+            found
+                .push((line, format!("unknown role `{key}`{}", nearest(key, Role::ALL.iter().map(|r| r.1)))));
             continue;
         };
         let mut problems = Vec::new();
@@ -149,7 +150,8 @@ fn line_of(text: &str, key: &str) -> usize {
         .position(|line| {
             let line = line.trim_start();
             let line = line.strip_prefix('"').unwrap_or(line);
-            line.strip_prefix(key).is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '-'))
+            line.strip_prefix(key)
+                .is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '-'))
         })
         .map_or(1, |at| at + 1)
 }

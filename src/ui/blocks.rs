@@ -120,11 +120,13 @@ impl BlockSet {
                 Some(Body::Code(memo)) => {
                     let Some(code) = code(block, prose.shown()) else { continue };
                     if rows.start == 0 {
-                        let opening = prose.shown().get(block.range.clone()).and_then(|text| text.lines().next());
+                        let opening =
+                            prose.shown().get(block.range.clone()).and_then(|text| text.lines().next());
                         put(start, &head(block, opening.unwrap_or_default(), code, look));
                     }
                     let body = rows.start.max(1) - 1..rows.end.max(1) - 1;
-                    for (row, line) in memo.draw(code, body.clone(), look.page, look.theme).iter().enumerate() {
+                    for (row, line) in memo.draw(code, body.clone(), look.page, look.theme).iter().enumerate()
+                    {
                         let row = start + 1 + body.start + row;
                         if look.voice == Voice::Thinking {
                             put(row, &dim(line.clone(), look.theme));
@@ -206,6 +208,7 @@ fn dim(mut line: Line<'static>, theme: &Theme) -> Line<'static> {
 fn gap(above: Option<&Block>, block: &Block, source: &str, page: &Page) -> usize {
     let is_code = |block: &Block| matches!(block.kind, BlockKind::Code { .. });
     let text = source.get(block.range.clone()).unwrap_or_default();
-    let is_apart = block.follows_blank || is_code(block) || above.is_some_and(is_code) || text.starts_with('#');
+    let is_apart =
+        block.follows_blank || is_code(block) || above.is_some_and(is_code) || text.starts_with('#');
     if is_apart { page.gap } else { 0 }
 }

@@ -108,7 +108,13 @@ impl CodeMemo {
 }
 
 /// The header: number, language, and the file the code names.
-pub(super) fn header(number: usize, opening: &str, code: Code<'_>, page: &Page, theme: &Theme) -> Line<'static> {
+pub(super) fn header(
+    number: usize,
+    opening: &str,
+    code: Code<'_>,
+    page: &Page,
+    theme: &Theme,
+) -> Line<'static> {
     let margin = " ".repeat(shift(code.indent, page));
     let mut spans = vec![Span::raw(margin), Span::styled(format!("[{number}]"), theme.style(Role::Accent))];
     let word = code.info.split([',', ':', ';', '{']).find(|word| !word.is_empty()).unwrap_or_default();
@@ -118,7 +124,10 @@ pub(super) fn header(number: usize, opening: &str, code: Code<'_>, page: &Page, 
     }
     if let Some(file) = file(opening, code.body) {
         let room = page.wide.saturating_sub(spans.iter().map(|s| s.content.width()).sum::<usize>() + 3);
-        spans.push(Span::styled(format!(" · {}", crate::text::width::cut(file, room)), theme.style(Role::Dim)));
+        spans.push(Span::styled(
+            format!(" · {}", crate::text::width::cut(file, room)),
+            theme.style(Role::Dim),
+        ));
     }
     Line::from(spans)
 }
@@ -134,15 +143,13 @@ fn file<'a>(opening: &'a str, body: &'a str) -> Option<&'a str> {
             })
     };
     let info = opening.trim_start().trim_start_matches(['`', '~']);
-    let named = info
-        .split([' ', '\t', ':', '=', '"', '\'', ',', '{', '}'])
-        .skip(1)
-        .find(is_file);
+    let named = info.split([' ', '\t', ':', '=', '"', '\'', ',', '{', '}']).skip(1).find(is_file);
     named.or_else(|| {
         let line = body.lines().next().filter(|line| line.len() < 240)?.trim();
         let comment = ["//", "#", "--", ";", "/*", "<!--"].iter().find_map(|mark| line.strip_prefix(mark))?;
         let words = comment.trim().trim_end_matches("*/").trim_end_matches("-->").trim();
-        let words = words.strip_prefix("File:").or_else(|| words.strip_prefix("file:")).unwrap_or(words).trim();
+        let words =
+            words.strip_prefix("File:").or_else(|| words.strip_prefix("file:")).unwrap_or(words).trim();
         Some(words).filter(is_file)
     })
 }
@@ -184,6 +191,8 @@ fn styled<'a>(line: &str, colours: &[(usize, Role)], theme: impl Into<Option<&'a
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::string_slice, reason = "a wrong index fails the test")]
+
     use super::*;
     use pretty_assertions::assert_eq;
 

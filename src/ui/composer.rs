@@ -119,7 +119,13 @@ fn draft_line(row: &Row, theme: &Theme) -> Line<'static> {
 }
 
 /// A field of one line; where its cursor is.
-pub(super) fn one_line(draft: &EditBuffer, hint: &str, area: Rect, theme: &Theme, buf: &mut Buffer) -> Position {
+pub(super) fn one_line(
+    draft: &EditBuffer,
+    hint: &str,
+    area: Rect,
+    theme: &Theme,
+    buf: &mut Buffer,
+) -> Position {
     let rows = draft.rows(usize::from(area.width).max(2));
     if draft.is_empty() {
         buf.set_string(area.x, area.y, cut(hint, usize::from(area.width)), theme.style(Role::Dim));
@@ -280,7 +286,8 @@ pub(super) fn completion(scene: Scene<'_>, above: Rect, buf: &mut Buffer) {
     let width = completion.items.iter().map(|item| item.0.trim_end().width()).max().unwrap_or(0);
     let margin = scene.page.margin;
     let first = above.bottom() - super::rows(count);
-    for (y, (at, (insert, about))) in (first..).zip(completion.items.iter().enumerate().skip(top).take(count)) {
+    for (y, (at, (insert, about))) in (first..).zip(completion.items.iter().enumerate().skip(top).take(count))
+    {
         for x in above.left()..above.right() {
             if let Some(cell) = buf.cell_mut((x, y)) {
                 cell.reset();

@@ -45,7 +45,11 @@ pub(super) fn line(model: &Model, attempt: &Attempt, width: usize, theme: &Theme
         name.text = format!("{} {}", name.text, &*shown_line(&quantisation.to_lowercase(), 12));
     }
     parts.push(name);
-    if attempt.phase.is_terminal() { closed(attempt, &mut parts) } else { live(model, attempt, &mut parts) }
+    if attempt.phase.is_terminal() {
+        closed(attempt, &mut parts);
+    } else {
+        live(model, attempt, &mut parts);
+    }
 
     let fits = |upto: u8| {
         let texts: Vec<String> = parts.iter().filter(|p| p.rank <= upto).map(|p| p.text(upto)).collect();

@@ -1,8 +1,8 @@
 //! The conversation: which rows there are, which of them are on the screen, and drawing those.
 
+use super::ViewCache;
 use super::page::Page;
 use super::turn::{Drawn, Place, Scene, TurnMemo};
-use super::ViewCache;
 use crate::app::model::Scroll;
 use crate::theme::Role;
 use ratatui::buffer::Buffer;

@@ -11,8 +11,12 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
 /// Questions the built-in model has an answer to.
-const EXAMPLES: [&str; 4] =
-    ["What is the capital of France?", "Count from 1 to 50", "Write a binary search in Rust", "Show me some emoji"];
+const EXAMPLES: [&str; 4] = [
+    "What is the capital of France?",
+    "Count from 1 to 50",
+    "Write a binary search in Rust",
+    "Show me some emoji",
+];
 
 /// Draws the welcome into the empty transcript.
 pub(super) fn draw(scene: Scene<'_>, area: Rect, buf: &mut Buffer) {
@@ -68,7 +72,10 @@ fn lines(scene: Scene<'_>) -> Vec<Line<'static>> {
                 let name = target::name(&decision.model);
                 match card.map(|card| &card.state) {
                     Some(ModelState::Failed { reason }) => {
-                        format!("{name} cannot be loaded: {} /model chooses another.", &*crate::text::shown(reason))
+                        format!(
+                            "{name} cannot be loaded: {} /model chooses another.",
+                            &*crate::text::shown(reason)
+                        )
                     }
                     Some(_) => format!("Ready with {name}."),
                     None => format!("{name} is next."),
@@ -90,5 +97,11 @@ fn hint(scene: Scene<'_>) -> Line<'static> {
     let style = |role| scene.theme.style(role);
     let key = |key: &'static str| Span::styled(key, style(Role::Accent));
     let text = |text: &'static str| Span::styled(text, style(Role::Dim));
-    Line::from(vec![text("Type a question, "), key("/"), text(" for commands, "), key("?"), text(" for help.")])
+    Line::from(vec![
+        text("Type a question, "),
+        key("/"),
+        text(" for commands, "),
+        key("?"),
+        text(" for help."),
+    ])
 }

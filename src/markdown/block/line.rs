@@ -46,11 +46,17 @@ pub(super) enum Kind {
     Fence(Fence),
     Heading,
     /// A thematic break; one of dashes underlines a heading when a paragraph is open.
-    Rule { is_setext: bool },
+    Rule {
+        is_setext: bool,
+    },
     /// An underline that is nothing else.
     Setext,
     Quote,
-    Item { content: usize, can_interrupt: bool, inner: Option<Fence> },
+    Item {
+        content: usize,
+        can_interrupt: bool,
+        inner: Option<Fence>,
+    },
     Text,
 }
 

@@ -56,7 +56,10 @@ fn links_show_where_they_go() {
     assert_eq!(plain("[the book](https://x.org)", 60), ["the book (https://x.org)"]);
     assert_eq!(plain("<https://x.org> [y](y)", 60), ["https://x.org y"]);
     assert_eq!(plain("![a cat](cat.png)", 60), ["a cat (cat.png)"]);
-    assert_eq!(plain("see [a][1]\n\n[1]: https://x.org", 60), ["see a (https://x.org)", "[1]: https://x.org"]);
+    assert_eq!(
+        plain("see [a][1]\n\n[1]: https://x.org", 60),
+        ["see a (https://x.org)", "[1]: https://x.org"]
+    );
     assert_eq!(plain("[1]: https://x.org", 60), ["[1]: https://x.org"]);
 }
 
@@ -91,8 +94,15 @@ fn bombs_are_drawn_flat_and_in_time() {
     quote.push('x');
     let nested: String = (0..200).map(|depth| format!("{}- x\n", "  ".repeat(depth))).collect();
     let table = format!("|{}\n|{}\n|{}", "a|".repeat(5000), "-|".repeat(5000), "b|".repeat(5000));
-    let bombs =
-        [quote, nested, table, "[".repeat(100_000), "*a ".repeat(50_000), "`".repeat(50_000), "\\(".repeat(50_000)];
+    let bombs = [
+        quote,
+        nested,
+        table,
+        "[".repeat(100_000),
+        "*a ".repeat(50_000),
+        "`".repeat(50_000),
+        "\\(".repeat(50_000),
+    ];
     for bomb in bombs {
         let lines = render(&bomb, 0, width, &theme());
         assert!(!lines.is_empty());
@@ -101,7 +111,7 @@ fn bombs_are_drawn_flat_and_in_time() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(500))]
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn no_line_is_wider_than_asked(

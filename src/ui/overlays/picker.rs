@@ -34,15 +34,9 @@ pub(super) fn draw(picker: &Picker, scene: Scene<'_>, area: Rect, buf: &mut Buff
         keys: hints(&[("↑↓", "move"), ("enter", "choose"), ("esc", "close")], theme),
     };
     let columns = Columns::of(&picker.items);
-    let most = usize::from(area.height).saturating_sub(if scene.page.is_roomy() { 6 } else { 3 }).max(1);
-    let inner = panel(
-        columns.total().max(52),
-        picker.items.len().clamp(1, most) + 1,
-        &edges,
-        scene,
-        area,
-        buf,
-    );
+    let most = usize::from(area.height).saturating_sub(3).max(1);
+    let inner =
+        panel(columns.total().max(52), picker.items.len().clamp(1, most) + 1, &edges, scene, area, buf);
 
     let prompt = Span::styled("› ", theme.style(Role::Accent));
     buf.set_span(inner.x, inner.y, &prompt, inner.width);
@@ -57,7 +51,10 @@ pub(super) fn draw(picker: &Picker, scene: Scene<'_>, area: Rect, buf: &mut Buff
         return Some(cursor);
     }
     // The marked row stays in sight, and the list moves no more than it must.
-    let top = picker.selected.saturating_sub(height.saturating_sub(1).max(1)).min(picker.matches.len().saturating_sub(height));
+    let top = picker
+        .selected
+        .saturating_sub(height.saturating_sub(1).max(1))
+        .min(picker.matches.len().saturating_sub(height));
     for (y, (at, index)) in (list.top()..list.bottom()).zip(picker.matches.iter().enumerate().skip(top)) {
         let Some(item) = picker.items.get(*index) else { continue };
         let row = Rect { y, height: 1, ..list };
@@ -81,7 +78,12 @@ impl Columns {
         let label = items.iter().map(|item| item.label.width()).max().unwrap_or(0).min(48);
         let count = items.iter().map(|item| item.columns.len()).max().unwrap_or(0);
         let width = |column: usize| {
-            items.iter().filter_map(|item| item.columns.get(column)).map(|text| text.width()).max().unwrap_or(0)
+            items
+                .iter()
+                .filter_map(|item| item.columns.get(column))
+                .map(|text| text.width())
+                .max()
+                .unwrap_or(0)
         };
         Self { label, others: (0..count).map(width).collect() }
     }
@@ -102,7 +104,10 @@ impl Columns {
         let label = cut(&item.label, label_width);
         let mut used = 2 + label_width;
         let mut spans = vec![
-            Span::styled(format!("{}{}", item.mark, " ".repeat(2 - item.mark.width().min(2))), theme.style(role)),
+            Span::styled(
+                format!("{}{}", item.mark, " ".repeat(2 - item.mark.width().min(2))),
+                theme.style(role),
+            ),
             Span::styled(label.clone(), theme.style(Role::Text)),
             Span::raw(" ".repeat(label_width.saturating_sub(label.width()))),
         ];

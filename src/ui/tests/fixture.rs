@@ -224,8 +224,14 @@ pub(crate) fn dump(model: &Model) -> String {
             Some(ratatui::style::Color::Reset) | None => String::new(),
             Some(colour) => format!(" {what} {colour}"),
         };
-        writeln!(out, "{letter}{}{} {:?}", colour("fg", style.fg), colour("bg", style.bg), style.add_modifier)
-            .expect("written");
+        writeln!(
+            out,
+            "{letter}{}{} {:?}",
+            colour("fg", style.fg),
+            colour("bg", style.bg),
+            style.add_modifier
+        )
+        .expect("written");
     }
     out
 }
