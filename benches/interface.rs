@@ -4,7 +4,7 @@
 #![expect(clippy::expect_used, reason = "a bench that cannot draw has failed")]
 
 use duet::app::Model;
-use duet::app::model::{Composer, Fleet, Prefs, Saving, Scroll, Session};
+use duet::app::model::{Composer, Fleet, Pending, Prefs, Saving, Scroll, Session};
 use duet::app::turn::{Attempt, Lane, Phase, Prose, Turn};
 use duet::chat::{Channel, Finish, GenKey, LaneId, Metrics, Sampling, SessionId, TurnId};
 use duet::router::{Decision, Target};
@@ -185,6 +185,7 @@ fn model() -> Model {
         quit_armed: None,
         size: (COLS, 50),
         now: Duration::ZERO,
+        pending: Pending::default(),
     }
 }
 

@@ -3,14 +3,33 @@
 //! No tokio, no ratatui, no clock, no IO: time comes in with [`Ctx`], everything to be done goes out as
 //! an [`Effect`]. The model derives `Clone + PartialEq + Debug` so that a test can compare whole values.
 
+mod compose;
 pub mod effect;
+mod fleet;
+mod generate;
+mod history;
+mod keys;
 pub mod model;
 pub mod msg;
+mod notice;
+mod overlay;
+mod picker;
+mod restore;
+mod run_command;
+mod scroll;
+mod session;
+mod start;
 pub mod turn;
+mod update;
 
 pub use effect::{CopyWhat, Effect, TimerId};
 pub use model::Model;
 pub use msg::{CopyOutcome, EngineNews, Msg};
+pub use start::NewModel;
+pub use update::update;
+
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 

@@ -3,11 +3,26 @@
 //! A [`Backend`] is a cheap handle. [`Backend::generate`] gives a stream of events; dropping the stream
 //! closes the connection, which cancels. Nothing is retried and nothing redirected.
 
-use crate::chat::{GenError, GenErrorKind, GenEvent, GenRequest, ModelCard};
-use crate::config::Config;
+mod answer;
+mod catalogue;
+mod engine;
+mod fault;
+mod http;
+mod models;
+mod openai;
+mod sse;
+mod think;
+mod watch;
+
+use crate::chat::{GenError, GenEvent, GenRequest, ModelCard};
+use crate::config::{BackendConfig, Config};
 use crate::paths::Paths;
+use answer::Patience;
+use engine::Engine;
 use futures_util::Stream;
-use std::path::{Path, PathBuf};
+use http::{Http, Key};
+use reqwest::header::HeaderValue;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -16,6 +31,9 @@ pub type GenStream = Pin<Box<dyn Stream<Item = GenEvent> + Send>>;
 
 /// The name of this machine's engine among the backends.
 pub const LOCAL: &str = "local";
+
+/// The id of the engine's built-in model, which answers when none is named.
+pub const BUILTIN: &str = "builtin";
 
 /// All backends, in order of preference.
 #[derive(Clone, Debug)]
@@ -29,8 +47,21 @@ impl Backends {
     ///
     /// # Errors
     /// One line naming the backend whose URL is no good.
-    pub fn new(_config: &Config, _paths: &Paths, _config_file: Option<&Path>) -> Result<Self, String> {
-        Ok(Self { all: Vec::new() })
+    pub fn new(config: &Config, paths: &Paths, config_file: Option<&Path>) -> Result<Self, String> {
+        let mut all = Vec::new();
+        if cfg!(feature = "local") {
+            all.push(Backend::engine(paths, config_file, None)?);
+        }
+        for server in &config.backends {
+            if server.name.is_empty() || server.name.contains(['/', ' ']) {
+                return Err(format!("backend `{}`: a name has no space and no slash", server.name));
+            }
+            if server.name == LOCAL || all.iter().any(|known| known.name() == server.name) {
+                return Err(format!("backend `{}`: the name is taken; choose another", server.name));
+            }
+            all.push(Backend::server(server)?);
+        }
+        Ok(Self { all })
     }
 
     /// All of them.
@@ -55,7 +86,10 @@ pub struct Backend {
 #[derive(Debug)]
 struct Inner {
     name: String,
-    engine: Option<PathBuf>,
+    default_model: Option<String>,
+    http: Arc<Http>,
+    engine: Option<Arc<Engine>>,
+    patience: Patience,
 }
 
 /// News of the engine process, for those who stay connected.
@@ -79,6 +113,51 @@ pub enum EngineEvent {
 }
 
 impl Backend {
+    /// This machine's engine, with its socket in `paths`. No IO. `program` is what is started as
+    /// `program engine run` when none runs; none: this program itself.
+    ///
+    /// # Errors
+    /// One line, when no HTTP client can be made.
+    pub fn engine(paths: &Paths, config_file: Option<&Path>, program: Option<&Path>) -> Result<Self, String> {
+        let engine = Engine::new(paths, config_file, program);
+        let http = Http::unix(LOCAL, &engine.socket())?;
+        Ok(Self::new(http, Some(BUILTIN.to_owned()), Some(engine)))
+    }
+
+    /// A server elsewhere. No IO; its key is read from the environment now.
+    ///
+    /// # Errors
+    /// One line naming the backend, when its URL or key is no good.
+    pub fn server(config: &BackendConfig) -> Result<Self, String> {
+        let name = &config.name;
+        let key = match &config.token_env {
+            None => Key::None,
+            Some(variable) => match std::env::var(variable) {
+                Ok(value) if !value.trim().is_empty() => {
+                    let mut header =
+                        HeaderValue::from_str(&format!("Bearer {}", value.trim())).map_err(|_| {
+                            format!("backend `{name}`: the key in ${variable} has characters no key has")
+                        })?;
+                    header.set_sensitive(true);
+                    Key::Value(header)
+                }
+                _ => Key::Missing(variable.clone()),
+            },
+        };
+        Ok(Self::new(Http::tcp(name, &config.url, key)?, config.model.clone(), None))
+    }
+
+    fn new(http: Http, default_model: Option<String>, engine: Option<Engine>) -> Self {
+        let inner = Inner {
+            name: http.backend().to_owned(),
+            default_model,
+            http: Arc::new(http),
+            engine: engine.map(Arc::new),
+            patience: Patience::default(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -94,15 +173,14 @@ impl Backend {
     /// The model it answers with when none is named.
     #[must_use]
     pub fn default_model(&self) -> Option<&str> {
-        None
+        self.inner.default_model.as_deref()
     }
 
     /// Generates. The engine is started first when it isn't running.
     #[must_use]
-    pub fn generate(&self, _request: GenRequest) -> GenStream {
-        Box::pin(futures_util::stream::once(async {
-            GenEvent::Failed(GenError::new(GenErrorKind::Unreachable, "not written"))
-        }))
+    pub fn generate(&self, request: GenRequest) -> GenStream {
+        let Inner { http, engine, patience, .. } = &*self.inner;
+        answer::stream(Arc::clone(http), engine.clone(), request, *patience)
     }
 
     /// The models it has.
@@ -110,15 +188,18 @@ impl Backend {
     /// # Errors
     /// When it can't be reached, refuses, or answers nonsense.
     pub async fn models(&self) -> Result<Vec<ModelCard>, GenError> {
-        Ok(Vec::new())
+        self.ready().await?;
+        let entries = models::list(&self.inner.http).await?;
+        Ok(entries.into_iter().map(|entry| entry.card).collect())
     }
 
     /// Loads a model; returns when it is resident.
     ///
     /// # Errors
     /// As [`Self::models`], and when the model can't be loaded.
-    pub async fn load(&self, _model: &str) -> Result<(), GenError> {
-        Ok(())
+    pub async fn load(&self, model: &str) -> Result<(), GenError> {
+        self.ready().await?;
+        models::load(&self.inner.http, self.inner.engine.as_deref(), model).await
     }
 
     /// Starts the engine if needed, stays connected (which keeps the engine from lingering out) and tells
@@ -126,6 +207,63 @@ impl Backend {
     /// For a server elsewhere: an empty stream.
     #[must_use]
     pub fn watch(&self) -> Pin<Box<dyn Stream<Item = EngineEvent> + Send>> {
-        Box::pin(futures_util::stream::empty())
+        match &self.inner.engine {
+            Some(engine) => watch::stream(Arc::clone(&self.inner.http), Arc::clone(engine)),
+            None => Box::pin(futures_util::stream::empty()),
+        }
+    }
+
+    async fn ready(&self) -> Result<(), GenError> {
+        match &self.inner.engine {
+            Some(engine) => engine.ensure(&self.inner.http).await,
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pretty_assertions::assert_eq;
+    use std::path::PathBuf;
+
+    fn server(name: &str, url: &str) -> BackendConfig {
+        BackendConfig {
+            name: name.to_owned(),
+            url: url.to_owned(),
+            model: Some("large".to_owned()),
+            token_env: None,
+        }
+    }
+
+    fn backends(servers: Vec<BackendConfig>) -> Result<Backends, String> {
+        let at = PathBuf::from("/tmp/duet-nowhere");
+        let paths = Paths { config: at.clone(), data: at.clone(), cache: at.clone(), runtime: at };
+        Backends::new(&Config { backends: servers, ..Config::default() }, &paths, None)
+    }
+
+    #[test]
+    fn the_engine_comes_first() {
+        let all = backends(vec![server("mac", "http://mac:8080")]).expect("fine");
+        let names: Vec<&str> = all.all().iter().map(Backend::name).collect();
+        assert_eq!(names, if cfg!(feature = "local") { vec![LOCAL, "mac"] } else { vec!["mac"] });
+        let mac = all.get("mac").expect("it is there");
+        assert_eq!((mac.default_model(), mac.is_engine()), (Some("large"), false));
+        assert_eq!(all.get("nowhere").map(Backend::name), None);
+    }
+
+    #[test]
+    fn bad_names_and_addresses_are_one_line() {
+        let good = "http://mac:8080";
+        for (servers, words) in [
+            (vec![server("local", good)], "the name is taken"),
+            (vec![server("mac", good), server("mac", good)], "the name is taken"),
+            (vec![server("", good)], "no space and no slash"),
+            (vec![server("a/b", good)], "no space and no slash"),
+            (vec![server("mac", "mac:8080")], "write http://host:port"),
+        ] {
+            let error = backends(servers).expect_err(words);
+            assert!(error.contains(words) && error.lines().count() == 1, "{error}");
+        }
     }
 }

@@ -302,6 +302,15 @@ pub fn parse(line: &str) -> Line {
     }
 }
 
+/// A message as it has to be typed to be read as text again.
+#[must_use]
+pub fn protect(text: &str) -> String {
+    match parse(text) {
+        Line::Text(same) if same == text => same,
+        _ => format!("/{text}"),
+    }
+}
+
 /// Commands whose names fit what is typed: those that begin with it, then those that contain its letters
 /// in order. `None` when the draft is not the name of a command being typed. Gives the name to insert.
 #[must_use]
@@ -391,6 +400,13 @@ mod tests {
         ];
         for (line, expected) in cases {
             assert_eq!(parse(line), expected, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn protected_text_is_text() {
+        for text in ["/model", "//x", "/usr/lib", "hello", "/"] {
+            assert_eq!(parse(&protect(text)), Line::Text(text.to_owned()));
         }
     }
 

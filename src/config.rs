@@ -109,3 +109,37 @@ pub struct BackendConfig {
     #[serde(default)]
     pub token_env: Option<String>,
 }
+
+/// Checks that sampling settings are in range, for the file and the command line alike.
+///
+/// # Errors
+/// The setting's name and what is wrong with it, as (`temperature`, `must be between 0 and 5`).
+pub fn check_sampling(sampling: &Sampling) -> Result<(), (&'static str, String)> {
+    let Sampling {
+        temperature,
+        top_k,
+        top_p,
+        min_p,
+        repeat_penalty,
+        presence_penalty,
+        frequency_penalty,
+        seed: _,
+    } = *sampling;
+    let ranges = [
+        ("temperature", temperature, 0.0, 5.0),
+        ("top_p", top_p, 0.0, 1.0),
+        ("min_p", min_p, 0.0, 1.0),
+        ("repeat_penalty", repeat_penalty, 0.1, 10.0),
+        ("presence_penalty", presence_penalty, -2.0, 2.0),
+        ("frequency_penalty", frequency_penalty, -2.0, 2.0),
+    ];
+    for (name, value, low, high) in ranges {
+        if value.is_some_and(|value| !(low..=high).contains(&value)) {
+            return Err((name, format!("must be between {low} and {high}")));
+        }
+    }
+    if top_k.is_some_and(|k| k < 0) {
+        return Err(("top_k", "must be 0 or more".to_owned()));
+    }
+    Ok(())
+}

@@ -1,1 +1,34 @@
-//! To be written.
+//! The engine: the process that loads models and answers over HTTP. Imported by `cli` alone.
+//!
+//! One small tokio runtime serves HTTP ([`http`]); one OS thread per resident model owns its model and
+//! context ([`model_thread`]) and takes plain data over channels. [`host`] knows which models are
+//! resident and loads them. The process runs under a [`supervisor`] that keeps its last words, because
+//! ggml answers some failures with `abort()`.
+//!
+//! `llama_cpp_2` is named in this module only; its version is pinned exactly. What to look at when the
+//! pin moves: [`llama`], [`model_thread`], [`sampler`].
+
+pub mod activity;
+pub mod builtin;
+pub mod catalogue;
+pub mod count;
+pub mod detok;
+pub mod gguf;
+pub mod host;
+pub mod http;
+pub mod job;
+pub mod llama;
+pub mod memory;
+pub mod model_thread;
+pub mod prefix;
+pub mod probe;
+pub mod prompt;
+pub mod request;
+pub mod sampler;
+pub mod slot;
+pub mod socket;
+pub mod stop;
+pub mod supervisor;
+pub mod template;
+pub mod think;
+pub mod worker;

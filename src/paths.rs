@@ -82,3 +82,108 @@ pub fn create_private(dir: &Path) -> std::io::Result<()> {
     }
     Ok(())
 }
+
+/// Why a file a person named could not be used: the cause, without the file's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FileTrouble {
+    /// There is none.
+    Missing,
+    /// One line.
+    Refused(String),
+}
+
+impl std::fmt::Display for FileTrouble {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Missing => "no such file",
+            Self::Refused(why) => why,
+        })
+    }
+}
+
+/// Reads a regular file of at most `cap` bytes. Never blocks on a FIFO or a device.
+///
+/// # Errors
+/// When there is no such file, when it is something else than a file, too large, or can't be read.
+pub fn read_file(path: &Path, cap: u64) -> Result<Vec<u8>, FileTrouble> {
+    use std::io::Read;
+    use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+    let refused = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::NotFound => FileTrouble::Missing,
+        _ => FileTrouble::Refused(error.to_string()),
+    };
+    // Without waiting: opening a FIFO nobody writes to would block for ever.
+    let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
+    let flags = i32::try_from(flags.bits()).unwrap_or_default();
+    let file = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(refused)?;
+    let meta = file.metadata().map_err(refused)?;
+    let kind = meta.file_type();
+    if !kind.is_file() {
+        let what = if kind.is_dir() {
+            "a folder"
+        } else if kind.is_fifo() {
+            "a pipe"
+        } else if kind.is_socket() {
+            "a socket"
+        } else {
+            "a device"
+        };
+        return Err(FileTrouble::Refused(format!("it is {what}, not a file")));
+    }
+    let too_large = || FileTrouble::Refused(format!("it is larger than {} KiB", cap / 1024));
+    if meta.len() > cap {
+        return Err(too_large());
+    }
+    let mut bytes = Vec::new();
+    file.take(cap + 1).read_to_end(&mut bytes).map_err(refused)?;
+    if bytes.len() as u64 > cap {
+        return Err(too_large());
+    }
+    Ok(bytes)
+}
+
+/// The home directory, where one is known.
+#[must_use]
+pub fn home() -> Option<PathBuf> {
+    directories::BaseDirs::new().map(|dirs| dirs.home_dir().to_path_buf())
+}
+
+/// The path with a leading `~` replaced by the home directory, where one is known.
+#[must_use]
+pub fn expand_home(path: &Path) -> PathBuf {
+    match (path.strip_prefix("~"), home()) {
+        (Ok(rest), Some(home)) => home.join(rest),
+        _ => path.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_regular_files_are_read() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let file = dir.path().join("file");
+        std::fs::write(&file, "12345").expect("written");
+        assert_eq!(read_file(&file, 5), Ok(b"12345".to_vec()));
+        assert_eq!(read_file(&file, 4), Err(FileTrouble::Refused("it is larger than 0 KiB".to_owned())));
+        assert_eq!(read_file(&dir.path().join("none"), 5), Err(FileTrouble::Missing));
+        let refused = |path: &Path| read_file(path, 5).expect_err("refused").to_string();
+        assert_eq!(refused(dir.path()), "it is a folder, not a file");
+        assert_eq!(refused(Path::new("/dev/zero")), "it is a device, not a file");
+        let link = dir.path().join("loop");
+        std::os::unix::fs::symlink(&link, &link).expect("linked");
+        assert!(!refused(&link).is_empty());
+        let fifo = dir.path().join("fifo");
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &fifo,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::from_raw_mode(0o600),
+            0,
+        )
+        .expect("made");
+        assert_eq!(refused(&fifo), "it is a pipe, not a file");
+    }
+}

@@ -1,7 +1,7 @@
 //! What the app asks the runtime to do.
 
 use crate::chat::record::StoreJob;
-use crate::chat::{GenKey, GenRequest};
+use crate::chat::{GenKey, GenRequest, SessionId};
 use std::time::Duration;
 
 /// One thing to do. Effects of one update are run in order.
@@ -43,6 +43,13 @@ pub enum Effect {
         text: String,
         /// What it is, for the notice.
         what: CopyWhat,
+    },
+    /// List saved sessions; answered by [`super::Msg::Sessions`].
+    ListSessions,
+    /// Read a saved session; answered by [`super::Msg::SessionLoaded`].
+    LoadSession {
+        /// Which.
+        id: SessionId,
     },
     /// Switch to a theme; answered by [`super::Msg::ThemeLoaded`].
     LoadTheme {

@@ -1,7 +1,8 @@
 //! All state of the interface, in groups. No behaviour, no channels, handles, clocks or colours.
 
 use super::turn::Turn;
-use crate::chat::{ModelCard, Sampling, SessionId};
+use crate::chat::{GenKey, ModelCard, Sampling, SessionId};
+use crate::keymap::Chord;
 use crate::router::Target;
 use crate::text::{EditBuffer, Shown};
 use std::time::Duration;
@@ -33,6 +34,47 @@ pub struct Model {
     pub size: (u16, u16),
     /// Monotonic time of the last update: what live receipts count to.
     pub now: Duration,
+    /// What is half done.
+    pub pending: Pending,
+}
+
+/// What is half done: it waits for a key, a moment or an answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pending {
+    /// The leader key was pressed: the next key completes the pair.
+    pub leader: Option<Chord>,
+    /// Keys until then are the tail of a paste, not commands.
+    pub paste_until: Option<Duration>,
+    /// Whether queued messages go out by themselves.
+    pub queue: QueueFlow,
+    /// Whether the engine was restarted since it last completed an answer.
+    pub restart: Restart,
+    /// Models that were resident when the engine ended, until it is ready again.
+    pub residents: Vec<String>,
+    /// The running attempt that quitting would end, after this was said once.
+    pub asked_to_quit: Option<GenKey>,
+    /// The highest number of a turn in this session, dropped ones included: numbers are not used twice.
+    pub last_turn: u32,
+}
+
+/// Whether queued messages go out by themselves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum QueueFlow {
+    /// The next one goes out when the turn ends well.
+    #[default]
+    Flowing,
+    /// A turn was stopped or failed: Enter on an empty draft sends the next one.
+    Paused,
+}
+
+/// Whether the engine was restarted by itself already.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Restart {
+    /// Not since it last completed an answer.
+    #[default]
+    Untried,
+    /// Once; the next time waits for the person.
+    Tried,
 }
 
 /// The conversation itself.
@@ -123,6 +165,8 @@ pub enum PickerKind {
     Prompt,
     /// A saved session.
     Session,
+    /// An earlier input.
+    History,
 }
 
 /// One line of a picker.

@@ -1,7 +1,8 @@
 //! What the app is told.
 
 use super::effect::TimerId;
-use crate::chat::{GenEvent, GenKey, ModelCard};
+use crate::chat::record::{SessionRecord, TurnRecord};
+use crate::chat::{GenEvent, GenKey, ModelCard, SessionId};
 use crate::keymap::Chord;
 use std::time::Duration;
 
@@ -71,6 +72,23 @@ pub enum Msg {
         name: String,
         /// Warnings (one line each), or the error.
         result: Result<Vec<String>, String>,
+    },
+    /// Saved sessions, the one used last first.
+    Sessions {
+        /// Them, or why they could not be read (one line).
+        result: Result<Vec<SessionRecord>, String>,
+    },
+    /// Another window writes to a session: this one goes on in a copy.
+    SessionForked {
+        /// The session that was shared.
+        from: SessionId,
+        /// The copy.
+        session: SessionId,
+    },
+    /// A saved session.
+    SessionLoaded {
+        /// It and its turns, oldest first, or why it could not be read (one line).
+        result: Result<(SessionRecord, Vec<TurnRecord>), String>,
     },
     /// One line for the person, from the runtime.
     Notice {

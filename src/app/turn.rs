@@ -26,7 +26,8 @@ pub struct Turn {
 pub struct Lane {
     /// Its number.
     pub id: LaneId,
-    /// Attempts, oldest first; the last one is current. Never empty.
+    /// Attempts, oldest first; the last one is current. Never empty. One that was stopped before its first
+    /// token stands before the attempt it was to replace, so that this one is current again.
     pub attempts: Vec<Attempt>,
 }
 
@@ -155,10 +156,47 @@ impl Prose {
     }
 }
 
+impl Turn {
+    /// Fenced code blocks in the current answers.
+    #[must_use]
+    pub fn code_count(&self) -> usize {
+        self.lanes.iter().map(Lane::code_count).sum()
+    }
+}
+
 impl Lane {
     /// The current attempt.
     #[must_use]
     pub fn current(&self) -> Option<&Attempt> {
         self.attempts.last()
+    }
+
+    /// Fenced code blocks in the current answer.
+    #[must_use]
+    pub fn code_count(&self) -> usize {
+        self.current().map_or(0, |attempt| attempt.answer.blocks().code_count())
+    }
+
+    /// Puts attempts that were stopped before their first token before the one they were to replace.
+    pub(super) fn settle(&mut self) {
+        if self.attempts.iter().all(Attempt::is_void) {
+            return;
+        }
+        while self.current().is_some_and(Attempt::is_void) {
+            self.attempts.rotate_right(1);
+        }
+    }
+}
+
+impl Attempt {
+    /// Whether anything came from the model.
+    #[must_use]
+    pub const fn has_text(&self) -> bool {
+        !self.answer.is_empty() || !self.thinking.is_empty()
+    }
+
+    /// Stopped before anything came.
+    const fn is_void(&self) -> bool {
+        matches!(self.phase, Phase::Stopped) && !self.has_text()
     }
 }

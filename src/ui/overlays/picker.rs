@@ -22,6 +22,7 @@ pub(super) fn draw(picker: &Picker, scene: Scene<'_>, area: Rect, buf: &mut Buff
         PickerKind::Theme => "Themes",
         PickerKind::Prompt => "Prompts",
         PickerKind::Session => "Sessions",
+        PickerKind::History => "History",
     };
     let count = if picker.matches.len() == picker.items.len() {
         picker.items.len().to_string()

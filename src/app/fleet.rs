@@ -1,0 +1,117 @@
+//! What is known of backends and models: taking news in, and what the router and a request need of it.
+
+use super::effect::Effect;
+use super::model::{EngineView, Fleet, Prefs, Restart};
+use super::msg::EngineNews;
+use super::turn::Phase;
+use super::update::Step;
+use crate::chat::{GenErrorKind, ModelCard, ModelState, Sampling};
+use crate::router::{BackendFacts, Decision, Facts};
+use crate::text::{shown, shown_line};
+
+impl Fleet {
+    /// What the router wants to know.
+    pub(super) fn facts(&self, prefs: &Prefs) -> Facts {
+        let backends = self.backends.iter().map(|backend| BackendFacts {
+            name: backend.name.clone(),
+            default_model: backend.default_model.clone(),
+            models: backend.models.iter().map(|card| card.id.clone()).collect(),
+        });
+        Facts { pin: prefs.pin.clone(), configured: prefs.configured.clone(), backends: backends.collect() }
+    }
+
+    /// What is known of a model.
+    pub(super) fn card(&self, backend: &str, model: &str) -> Option<&ModelCard> {
+        let backend = self.backends.iter().find(|b| b.name == backend)?;
+        backend.models.iter().find(|card| card.id == model)
+    }
+
+    /// Whether a backend is the engine of this machine.
+    pub(super) fn is_engine(&self, backend: &str) -> bool {
+        self.backends.iter().any(|b| b.name == backend && b.is_engine)
+    }
+
+    /// The sampling of a request: what was asked for, gaps filled with the model's default.
+    pub(super) fn sampling(&self, prefs: &Prefs, decision: &Decision) -> Sampling {
+        let is_builtin = match self.card(&decision.backend, &decision.model) {
+            Some(card) => card.is_builtin,
+            // Not heard of yet: the engine's default model is the built-in one.
+            None => self.backends.iter().any(|b| {
+                b.is_engine && b.name == decision.backend && b.default_model.as_ref() == Some(&decision.model)
+            }),
+        };
+        prefs.sampling.or(Sampling::default_for(is_builtin))
+    }
+}
+
+impl Step<'_> {
+    /// The models of a backend, or why they could not be had: then those known before stay.
+    pub(super) fn models(&mut self, name: &str, result: Result<Vec<ModelCard>, String>) {
+        let Some(backend) = self.model.fleet.backends.iter_mut().find(|b| b.name == name) else { return };
+        match result {
+            Ok(models) => {
+                backend.models = models;
+                backend.trouble = None;
+            }
+            Err(why) => backend.trouble = Some(shown_line(&why, 200)),
+        }
+        self.refresh_models();
+    }
+
+    /// News of this machine's engine. After its death it is started again once by itself, with its models.
+    pub(super) fn engine(&mut self, news: EngineNews) {
+        match news {
+            EngineNews::Starting => self.model.fleet.engine = EngineView::Starting,
+            EngineNews::Ready => {
+                self.model.fleet.engine = EngineView::Ready;
+                self.model.pending.residents.clear();
+            }
+            EngineNews::Died { message, residents } => self.engine_died(&message, residents),
+            EngineNews::Failed { message } => {
+                let residents = self.model.pending.residents.clone();
+                self.engine_down(&message, residents);
+                self.bad(&format!("the engine does not start: {message}\nr tries again"));
+            }
+        }
+    }
+
+    fn engine_died(&mut self, message: &str, residents: Vec<String>) {
+        for backend in self.model.fleet.backends.iter_mut().filter(|b| b.is_engine) {
+            for card in &mut backend.models {
+                if matches!(card.state, ModelState::Loaded | ModelState::Loading { .. }) {
+                    card.state = ModelState::Unloaded;
+                }
+            }
+        }
+        self.refresh_models();
+        self.model.pending.residents.clone_from(&residents);
+        self.engine_down(message, residents.clone());
+        let next = if self.lost_a_turn() { "\nr retry" } else { "" };
+        match self.model.pending.restart {
+            Restart::Untried => {
+                self.model.pending.restart = Restart::Tried;
+                self.bad(&format!("engine ended: {message}\nrestarted{next}"));
+                self.effect(Effect::RestartEngine { models: residents });
+            }
+            Restart::Tried => self.bad(&format!("engine ended again: {message}\nr starts it once more")),
+        }
+    }
+
+    fn engine_down(&mut self, message: &str, residents: Vec<String>) {
+        self.model.fleet.engine = EngineView::Down { message: shown(message), residents };
+    }
+
+    /// Whether the last turn was taken by the engine's death: it runs there still, or failed of it.
+    fn lost_a_turn(&self) -> bool {
+        let lanes = self.model.turns.last().into_iter().flat_map(|turn| &turn.lanes);
+        lanes.filter_map(|lane| lane.current()).any(|attempt| {
+            let died = |kind| matches!(kind, GenErrorKind::EngineDied | GenErrorKind::Protocol);
+            let is_lost = match &attempt.phase {
+                Phase::Interrupted(error) => died(error.kind),
+                Phase::Done(_) | Phase::Stopped => false,
+                _ => true,
+            };
+            is_lost && self.model.fleet.is_engine(&attempt.decision.backend)
+        })
+    }
+}

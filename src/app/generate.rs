@@ -1,0 +1,373 @@
+//! Turns, lanes and attempts: asking, what comes back, stopping, asking again.
+//!
+//! An attempt reaches exactly one terminal phase, and then takes nothing more in but the time of its first
+//! painted frame. At most one turn runs; further messages wait in the queue.
+
+use super::effect::{Effect, TimerId};
+use super::model::{EngineView, QueueFlow, Restart};
+use super::turn::{Attempt, Lane, Phase, Prose, Turn};
+use super::update::Step;
+use super::{history, restore};
+use crate::chat::record::{AttemptRecord, Outcome, SessionRecord, StoreJob};
+use crate::chat::{
+    Channel, Finish, GenError, GenErrorKind, GenEvent, GenKey, GenRequest, LaneId, Metrics, TurnId,
+};
+use crate::command;
+use crate::router::{Decision, route};
+use crate::text::{EditBuffer, Shown, shown, shown_line};
+use std::time::Duration;
+
+/// Between two redraws of a receipt that counts while nothing streams.
+const TICK: Duration = Duration::from_millis(250);
+
+/// Whether a message is in the input history already.
+#[derive(Clone, Copy)]
+pub(super) enum Input<'a> {
+    /// Not yet; this is the line as it was typed.
+    New(&'a str),
+    Remembered,
+}
+
+impl Step<'_> {
+    /// Asks. Returns whether it went out; if not, the reason was said and the text is still the caller's.
+    pub(super) fn send(&mut self, text: &str, input: Input<'_>) -> bool {
+        let decision = match route(&self.model.fleet.facts(&self.model.prefs)) {
+            Ok(decision) => decision,
+            Err(why) => {
+                self.bad(&why);
+                return false;
+            }
+        };
+        let last = self.model.turns.iter().map(|turn| turn.id.0).max().unwrap_or(0);
+        let id = TurnId(self.model.pending.last_turn.max(last) + 1);
+        self.model.pending.last_turn = id.0;
+        let session = self.model.session.id.clone();
+        if !self.model.session.is_opened {
+            self.open_session(text);
+        }
+        let (user, created_ms) = (text.to_owned(), self.ctx.wall_ms);
+        self.store(StoreJob::OpenTurn { session, turn: id, user, created_ms });
+        self.model.turns.push(Turn {
+            id,
+            user: text.to_owned(),
+            user_shown: shown(text),
+            created_ms: self.ctx.wall_ms,
+            lanes: vec![Lane { id: LaneId(0), attempts: Vec::new() }],
+        });
+        let key = GenKey { turn: id, lane: LaneId(0), attempt: 1 };
+        let request = self.open_attempt(key, &decision);
+        if let Input::New(line) = input {
+            self.remember(line);
+        }
+        self.start(key, decision.backend, request);
+        true
+    }
+
+    /// The retry key: asks a stopped or failed question again, else starts an engine that is down.
+    pub(super) fn retry_key(&mut self) {
+        if self.ended_badly() { self.retry() } else { self.restart_engine() }
+    }
+
+    /// Asks the last question again; the answers so far stay as earlier attempts.
+    pub(super) fn retry(&mut self) {
+        let last = self.model.turns.last().and_then(|turn| Some((turn.id, turn.lanes.first()?)));
+        let Some((turn, lane)) = last else { return self.warn("nothing was asked yet") };
+        let attempt = lane.attempts.iter().map(|a| a.key.attempt).max().unwrap_or(0) + 1;
+        let key = GenKey { turn, lane: lane.id, attempt };
+        let decision = match route(&self.model.fleet.facts(&self.model.prefs)) {
+            Ok(decision) => decision,
+            Err(why) => return self.bad(&why),
+        };
+        if self.model.fleet.is_engine(&decision.backend) {
+            self.restart_engine();
+        }
+        let request = self.open_attempt(key, &decision);
+        self.start(key, decision.backend, request);
+    }
+
+    /// Whether one key asks again: the last answer was stopped or failed, or the engine is down.
+    pub(super) fn is_retryable(&self) -> bool {
+        if self.running().is_some() {
+            return false;
+        }
+        self.ended_badly() || matches!(self.model.fleet.engine, EngineView::Down { .. })
+    }
+
+    /// Whether the last answer was stopped or failed.
+    fn ended_badly(&self) -> bool {
+        let lanes = self.model.turns.last().into_iter().flat_map(|turn| &turn.lanes);
+        let mut current = lanes.filter_map(Lane::current);
+        current.any(|attempt| matches!(attempt.phase, Phase::Stopped | Phase::Interrupted(_)))
+    }
+
+    fn restart_engine(&mut self) {
+        if let EngineView::Down { residents, .. } = &self.model.fleet.engine {
+            let models = residents.clone();
+            self.effect(Effect::RestartEngine { models });
+        }
+    }
+
+    /// The attempt that is running.
+    pub(super) fn running(&self) -> Option<GenKey> {
+        let lanes = self.model.turns.iter().rev().flat_map(|turn| &turn.lanes);
+        let mut current = lanes.filter_map(Lane::current);
+        current.find(|attempt| !attempt.phase.is_terminal()).map(|attempt| attempt.key)
+    }
+
+    /// Stops the running turn. Before the first token it leaves no trace and its text returns to the
+    /// composer; after it the text so far stays and counts as context.
+    pub(super) fn cancel(&mut self) {
+        let Some(key) = self.running() else { return };
+        self.effect(Effect::Cancel(key));
+        let has_text = self.attempt(key).is_some_and(|attempt| attempt.has_text());
+        let tries =
+            self.model.turns.last().and_then(|turn| turn.lanes.first()).map_or(0, |l| l.attempts.len());
+        if has_text || tries > 1 {
+            let now = self.ctx.now;
+            self.end_attempt(key, Phase::Stopped, now);
+            if let Some(lane) = self.model.turns.last_mut().and_then(|turn| turn.lanes.first_mut()) {
+                lane.settle();
+            }
+            self.pause_queue("stopped");
+        } else {
+            self.drop_turn(key.turn);
+        }
+    }
+
+    /// One step of a generation. Late ones (another key, or after the end) change nothing.
+    pub(super) fn generation(&mut self, key: GenKey, event: GenEvent, at: Duration) {
+        let Some(attempt) = self.attempt(key).filter(|attempt| !attempt.phase.is_terminal()) else { return };
+        let since = millis(attempt.entered_at, at);
+        let is_streaming = matches!(attempt.phase, Phase::Streaming(_));
+        match event {
+            GenEvent::Accepted => {
+                attempt.metrics.headers_ms.get_or_insert(since);
+            }
+            GenEvent::Queued { ahead } if !is_streaming => attempt.phase = Phase::Queued { ahead },
+            GenEvent::Loading { fraction } if !is_streaming => attempt.phase = Phase::Loading { fraction },
+            GenEvent::Prefill { done, total, cached } if !is_streaming => {
+                attempt.phase = Phase::Prefilling { done, total, cached };
+            }
+            GenEvent::Queued { .. } | GenEvent::Loading { .. } | GenEvent::Prefill { .. } => {}
+            GenEvent::Delta { text, .. } if text.is_empty() => {}
+            GenEvent::Delta { channel, text } => {
+                attempt.take(channel, &text, since);
+                let session = self.model.session.id.clone();
+                self.store(StoreJob::Append { session, key, channel, text });
+            }
+            GenEvent::Usage(usage) => {
+                let known = &mut attempt.metrics.usage;
+                known.prompt_tokens = usage.prompt_tokens.or(known.prompt_tokens);
+                known.cached_tokens = usage.cached_tokens.or(known.cached_tokens);
+                known.output_tokens = usage.output_tokens.or(known.output_tokens);
+            }
+            GenEvent::Done { finish, timings } => {
+                attempt.metrics.server = timings;
+                let backend = attempt.decision.backend.clone();
+                self.end_attempt(key, Phase::Done(finish), at);
+                if self.model.fleet.is_engine(&backend) {
+                    self.model.pending.restart = Restart::Untried;
+                }
+                self.send_queued();
+            }
+            GenEvent::Failed(error) => {
+                self.end_attempt(key, Phase::Interrupted(error), at);
+                self.pause_queue("interrupted");
+            }
+        }
+    }
+
+    /// The request left.
+    pub(super) fn sent(&mut self, key: GenKey, at: Duration) {
+        if let Some(attempt) = self.attempt(key).filter(|attempt| !attempt.phase.is_terminal()) {
+            attempt.metrics.sent_ms.get_or_insert(millis(attempt.entered_at, at));
+        }
+    }
+
+    /// The first frame with text is on its way to the eye. A short answer may be complete before that.
+    pub(super) fn painted(&mut self, key: GenKey, at: Duration) {
+        if let Some(attempt) = self.attempt(key).filter(|attempt| attempt.has_text()) {
+            attempt.metrics.painted_ms.get_or_insert(millis(attempt.entered_at, at));
+        }
+    }
+
+    /// Counts on while nothing streams; a stream redraws by itself.
+    pub(super) fn tick(&mut self) {
+        let Some(key) = self.running() else { return };
+        if self.attempt(key).is_some_and(|attempt| !matches!(attempt.phase, Phase::Streaming(_))) {
+            self.effect(Effect::Timer { id: TimerId::Tick, after: TICK });
+        }
+    }
+
+    /// Sends the message that waits longest, if the queue flows and nothing runs.
+    pub(super) fn send_queued(&mut self) {
+        let is_paused = self.model.pending.queue == QueueFlow::Paused;
+        if is_paused || self.model.queue.is_empty() || self.running().is_some() {
+            return;
+        }
+        let text = self.model.queue.remove(0);
+        if !self.send(&text, Input::Remembered) {
+            self.model.queue.insert(0, text);
+            self.model.pending.queue = QueueFlow::Paused;
+        }
+    }
+
+    /// Ends what runs because the program ends.
+    pub(super) fn end_all(&mut self) {
+        if let Some(key) = self.running() {
+            self.effect(Effect::Cancel(key));
+            let error = GenError::new(GenErrorKind::Protocol, "program ended");
+            let now = self.ctx.now;
+            self.end_attempt(key, Phase::Interrupted(error), now);
+        }
+    }
+
+    fn open_session(&mut self, question: &str) {
+        let first = question.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
+        let session = &mut self.model.session;
+        session.title = shown_line(first, restore::TITLE_CELLS);
+        session.is_opened = true;
+        let record = SessionRecord {
+            id: session.id.clone(),
+            created_ms: self.ctx.wall_ms,
+            title: session.title.to_string(),
+            system: session.system.clone(),
+        };
+        self.store(StoreJob::OpenSession(record));
+    }
+
+    /// Adds an attempt to the last turn and gives what is to be generated.
+    fn open_attempt(&mut self, key: GenKey, decision: &Decision) -> GenRequest {
+        let model = &mut *self.model;
+        let card = model.fleet.card(&decision.backend, &decision.model);
+        let quantisation = card.and_then(|card| card.quantisation.clone());
+        let request = GenRequest {
+            model: decision.model.clone(),
+            messages: history::messages(model.session.system.as_deref(), &model.turns),
+            sampling: model.fleet.sampling(&model.prefs, decision),
+            max_tokens: model.prefs.max_tokens,
+            stop: Vec::new(),
+            schema: None,
+        };
+        let earlier = model.turns.split_last().map_or(&[][..], |(_, earlier)| earlier);
+        let first_code = 1 + earlier.iter().map(Turn::code_count).sum::<usize>();
+        let attempt = Attempt {
+            key,
+            decision: decision.clone(),
+            quantisation: quantisation.clone(),
+            phase: Phase::Sending,
+            answer: Prose::default(),
+            thinking: Prose::default(),
+            thinking_open: false,
+            first_code,
+            entered_at: self.ctx.now,
+            metrics: Metrics::default(),
+        };
+        if let Some(lane) = model.turns.last_mut().and_then(|turn| turn.lanes.first_mut()) {
+            lane.attempts.push(attempt);
+        }
+        let session = model.session.id.clone();
+        self.store(StoreJob::OpenAttempt {
+            session,
+            attempt: Box::new(AttemptRecord {
+                key,
+                backend: decision.backend.clone(),
+                model: decision.model.clone(),
+                quantisation,
+                rule: decision.rule.clone(),
+                reason: decision.reason.clone(),
+                answer: String::new(),
+                thinking: String::new(),
+                outcome: Outcome::Open,
+                metrics: Metrics::default(),
+            }),
+        });
+        request
+    }
+
+    fn start(&mut self, key: GenKey, backend: String, request: GenRequest) {
+        self.effect(Effect::Generate { key, backend, request: Box::new(request) });
+        self.effect(Effect::Timer { id: TimerId::Tick, after: TICK });
+        self.follow();
+    }
+
+    fn attempt(&mut self, key: GenKey) -> Option<&mut Attempt> {
+        let turn = self.model.turns.iter_mut().rev().find(|turn| turn.id == key.turn)?;
+        let lane = turn.lanes.iter_mut().find(|lane| lane.id == key.lane)?;
+        lane.attempts.iter_mut().find(|attempt| attempt.key == key)
+    }
+
+    fn end_attempt(&mut self, key: GenKey, phase: Phase, at: Duration) {
+        let Some(attempt) = self.attempt(key) else { return };
+        attempt.answer.finish();
+        attempt.thinking.finish();
+        attempt.metrics.total_ms = Some(millis(attempt.entered_at, at));
+        let outcome = match &phase {
+            Phase::Done(Finish::Stop) => Outcome::Stop,
+            Phase::Done(Finish::Length) => Outcome::Length,
+            Phase::Interrupted(error) => Outcome::Interrupted { error: one_line(&error.message) },
+            _ => Outcome::Stopped,
+        };
+        attempt.phase = phase;
+        let metrics = Box::new(attempt.metrics);
+        let session = self.model.session.id.clone();
+        self.store(StoreJob::CloseAttempt { session, key, outcome, metrics });
+    }
+
+    /// Takes a turn back as if it had never been asked.
+    fn drop_turn(&mut self, id: TurnId) {
+        let Some(at) = self.model.turns.iter().position(|turn| turn.id == id) else { return };
+        let turn = self.model.turns.remove(at);
+        let session = self.model.session.id.clone();
+        self.store(StoreJob::DropTurn { session, turn: id });
+        if self.model.turns.is_empty() {
+            // The next question names the session.
+            self.model.session.is_opened = false;
+            self.model.session.title = Shown::default();
+        }
+        self.follow();
+        let composer = &mut self.model.composer;
+        let is_free = composer.recalled.as_ref().is_none_or(|(_, draft)| draft.is_empty());
+        if composer.buffer.is_empty() && is_free {
+            composer.recalled = None;
+            composer.completion = None;
+            composer.buffer = EditBuffer::from_text(&command::protect(&turn.user));
+        } else {
+            self.info("taken back: ctrl+p brings the message back");
+        }
+        self.pause_queue("taken back");
+    }
+
+    /// A turn did not end well: the queue waits for the person.
+    fn pause_queue(&mut self, what: &str) {
+        let waiting = self.model.queue.len();
+        if waiting > 0 {
+            self.model.pending.queue = QueueFlow::Paused;
+            self.warn(&format!("{what}; {waiting} queued: enter on an empty draft sends the next one"));
+        }
+    }
+}
+
+impl Attempt {
+    fn take(&mut self, channel: Channel, text: &str, since: f64) {
+        self.metrics.first_token_ms.get_or_insert(since);
+        self.metrics.last_token_ms = Some(since);
+        self.phase = Phase::Streaming(channel);
+        match channel {
+            Channel::Answer => {
+                self.metrics.first_answer_ms.get_or_insert(since);
+                self.answer.push(text);
+            }
+            Channel::Thinking => self.thinking.push(text),
+        }
+    }
+}
+
+fn one_line(text: &str) -> String {
+    text.lines().map(str::trim).collect::<Vec<_>>().join(" · ")
+}
+
+/// Milliseconds from one moment to a later one.
+fn millis(from: Duration, to: Duration) -> f64 {
+    to.saturating_sub(from).as_secs_f64() * 1000.0
+}

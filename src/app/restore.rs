@@ -1,0 +1,119 @@
+//! Saved records back to turns. Reads nothing itself: the records are given.
+
+use super::model::{Saving, Session};
+use super::turn::{Attempt, Lane, Phase, Prose, Turn};
+use crate::chat::record::{AttemptRecord, Outcome, SessionRecord, TurnRecord};
+use crate::chat::{Finish, GenError, GenErrorKind, GenKey, LaneId, Metrics, TurnId};
+use crate::router::Decision;
+use crate::text::{shown, shown_line};
+use std::time::Duration;
+
+/// Cells of a title.
+pub(super) const TITLE_CELLS: usize = 60;
+
+/// The session of a record.
+pub(super) fn session(record: &SessionRecord, saving: Saving) -> Session {
+    Session {
+        id: record.id.clone(),
+        title: shown_line(&record.title, TITLE_CELLS),
+        system: record.system.clone(),
+        prompt_name: None,
+        saving,
+        is_opened: true,
+    }
+}
+
+/// The turns of a session, code blocks numbered through.
+pub(super) fn turns(records: Vec<TurnRecord>) -> Vec<Turn> {
+    let mut turns: Vec<Turn> = Vec::with_capacity(records.len());
+    let mut first_code = 1;
+    for record in records {
+        let turn = turn(record, first_code);
+        first_code += turn.code_count();
+        turns.push(turn);
+    }
+    turns
+}
+
+fn turn(record: TurnRecord, first_code: usize) -> Turn {
+    let mut lanes: Vec<Lane> = Vec::new();
+    for saved in record.attempts {
+        let (id, attempt) = (saved.key.lane, attempt(saved));
+        match lanes.iter_mut().find(|lane| lane.id == id) {
+            Some(lane) => lane.attempts.push(attempt),
+            None => lanes.push(Lane { id, attempts: vec![attempt] }),
+        }
+    }
+    if lanes.is_empty() {
+        lanes.push(Lane { id: LaneId(0), attempts: vec![never_sent(record.id)] });
+    }
+    let mut next = first_code;
+    for lane in &mut lanes {
+        lane.settle();
+        for attempt in &mut lane.attempts {
+            attempt.first_code = next;
+        }
+        next += lane.code_count();
+    }
+    Turn {
+        id: record.id,
+        user_shown: shown(&record.user),
+        user: record.user,
+        created_ms: record.created_ms,
+        lanes,
+    }
+}
+
+fn attempt(record: AttemptRecord) -> Attempt {
+    Attempt {
+        key: record.key,
+        decision: Decision {
+            backend: record.backend,
+            model: record.model,
+            rule: record.rule,
+            reason: record.reason,
+            rejected: Vec::new(),
+        },
+        quantisation: record.quantisation,
+        phase: match record.outcome {
+            Outcome::Stop => Phase::Done(Finish::Stop),
+            Outcome::Length => Phase::Done(Finish::Length),
+            Outcome::Stopped => Phase::Stopped,
+            Outcome::Interrupted { error } => interrupted(error),
+            Outcome::Open => interrupted("the program ended while it was answering".to_owned()),
+        },
+        answer: Prose::finished(&record.answer),
+        thinking: Prose::finished(&record.thinking),
+        thinking_open: false,
+        first_code: 1,
+        entered_at: Duration::ZERO,
+        metrics: record.metrics,
+    }
+}
+
+/// A turn whose first attempt did not reach the disk: it can be retried like any other.
+fn never_sent(turn: TurnId) -> Attempt {
+    Attempt {
+        key: GenKey { turn, lane: LaneId(0), attempt: 0 },
+        decision: Decision {
+            backend: String::new(),
+            model: String::new(),
+            rule: String::new(),
+            reason: String::new(),
+            rejected: Vec::new(),
+        },
+        quantisation: None,
+        phase: interrupted("the program ended before it was sent".to_owned()),
+        answer: Prose::default(),
+        thinking: Prose::default(),
+        thinking_open: false,
+        first_code: 1,
+        entered_at: Duration::ZERO,
+        metrics: Metrics::default(),
+    }
+}
+
+fn interrupted(error: String) -> Phase {
+    // The kind was not kept; nothing decides by it any more.
+    Phase::Interrupted(GenError::new(GenErrorKind::Protocol, error))
+}

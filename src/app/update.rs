@@ -1,0 +1,56 @@
+//! Takes each message to the part of the app that handles it. No logic of its own.
+
+use super::{Ctx, Effect, Model, Msg, TimerId};
+use crate::app::model::Saving;
+use crate::chat::record::StoreJob;
+
+/// Takes one message in and says what is to be done. Deterministic; never fails.
+pub fn update(model: &mut Model, msg: Msg, ctx: &Ctx<'_>) -> Vec<Effect> {
+    model.now = ctx.now;
+    let mut step = Step { model, ctx, effects: Vec::new() };
+    match msg {
+        Msg::Key(chord) => step.key(chord),
+        Msg::Paste(text) => step.paste(&text),
+        Msg::Resize { cols, rows } => step.model.size = (cols, rows),
+        Msg::Gen { key, event, at } => step.generation(key, event, at),
+        Msg::Sent { key, at } => step.sent(key, at),
+        Msg::Painted { key, at } => step.painted(key, at),
+        Msg::Engine(news) => step.engine(news),
+        Msg::Models { backend, result } => step.models(&backend, result),
+        Msg::StoreFailed { message } => step.store_failed(&message),
+        Msg::StoreRecovered => step.store_recovered(),
+        Msg::Copied { what, outcome } => step.copied(&what, &outcome),
+        Msg::ThemeLoaded { name, result } => step.theme_loaded(name, result),
+        Msg::Sessions { result } => step.sessions(result),
+        Msg::SessionForked { from, session } => step.session_forked(&from, session),
+        Msg::SessionLoaded { result } => step.session_loaded(result),
+        Msg::Notice { text, is_error: true } => step.bad(&text),
+        Msg::Notice { text, is_error: false } => step.info(&text),
+        Msg::Timer(TimerId::Notice) => step.notice_due(),
+        Msg::Timer(TimerId::QuitArmed) => step.quit_due(),
+        Msg::Timer(TimerId::Tick) => step.tick(),
+        Msg::Timer(TimerId::PasteTail) => step.paste_over(),
+        Msg::Terminate => step.leave(),
+    }
+    step.effects
+}
+
+/// One update under way. Each part of the app adds its verbs to it.
+pub(super) struct Step<'a> {
+    pub(super) model: &'a mut Model,
+    pub(super) ctx: &'a Ctx<'a>,
+    pub(super) effects: Vec<Effect>,
+}
+
+impl Step<'_> {
+    pub(super) fn effect(&mut self, effect: Effect) {
+        self.effects.push(effect);
+    }
+
+    /// Gives the store something, unless nothing is saved.
+    pub(super) fn store(&mut self, job: StoreJob) {
+        if self.model.session.saving != Saving::Off {
+            self.effects.push(Effect::Store(job));
+        }
+    }
+}

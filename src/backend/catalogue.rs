@@ -1,0 +1,170 @@
+//! Lists of models, as servers give them, to [`ModelCard`]s. Pure and lenient: only the id is needed.
+
+use crate::chat::{ModelCard, ModelState};
+use serde_json::Value;
+use std::collections::HashSet;
+
+/// Models that are kept of one list.
+const MAX_MODELS: usize = 2000;
+/// Characters an id may have.
+const MAX_ID: usize = 1024;
+
+/// One model of a list.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Entry {
+    /// What the rest of the program learns.
+    pub(super) card: ModelCard,
+    /// Where its file is, where the server says.
+    pub(super) path: Option<String>,
+}
+
+/// Reads `{"data": [...]}`, `{"models": [...]}` or a bare array. None when it is none of these.
+pub(super) fn entries(list: &Value) -> Option<Vec<Entry>> {
+    let items =
+        [list.get("data"), list.get("models"), Some(list)].into_iter().flatten().find_map(Value::as_array)?;
+    let mut seen = HashSet::new();
+    let known = items.iter().filter_map(entry).filter(|entry| seen.insert(entry.card.id.clone()));
+    Some(known.take(MAX_MODELS).collect())
+}
+
+/// The cards of a list; empty when it is none.
+pub(super) fn cards(list: &Value) -> Vec<ModelCard> {
+    entries(list).unwrap_or_default().into_iter().map(|entry| entry.card).collect()
+}
+
+fn entry(item: &Value) -> Option<Entry> {
+    let text =
+        |value: Option<&Value>| value.and_then(Value::as_str).filter(|t| !t.is_empty()).map(str::to_owned);
+    let id = text(item.get("id")).or_else(|| text(item.get("name")))?;
+    if id.chars().count() > MAX_ID {
+        return None;
+    }
+    let meta = |name: &str| item.get("meta").and_then(|meta| meta.get(name));
+    let number = |value: Option<&Value>| value.and_then(Value::as_u64).filter(|n| *n > 0);
+    let tokens = |value| number(value).and_then(|n| u32::try_from(n).ok());
+    let ours = |name: &str| item.get("duet").and_then(|duet| duet.get(name));
+    let card = ModelCard {
+        state: state(item),
+        parameters: number(meta("n_params")),
+        bytes: number(meta("size")),
+        quantisation: text(ours("quantisation")).or_else(|| text(meta("ftype"))),
+        context: tokens(meta("n_ctx"))
+            .or_else(|| tokens(meta("n_ctx_train")))
+            .or_else(|| tokens(item.get("max_model_len"))),
+        is_builtin: ours("builtin").and_then(Value::as_bool).unwrap_or_default(),
+        id,
+    };
+    Some(Entry { card, path: text(ours("path")).or_else(|| text(item.get("path"))) })
+}
+
+fn state(item: &Value) -> ModelState {
+    let Some(status) = item.get("status").filter(|status| status.is_object()) else {
+        // llama-server with one model describes what it has loaded, and has no status.
+        let is_loaded = item.get("meta").is_some_and(Value::is_object);
+        return if is_loaded { ModelState::Loaded } else { ModelState::Unknown };
+    };
+    let text = |name: &str| status.get(name).and_then(Value::as_str);
+    let has_failed = status.get("failed").and_then(Value::as_bool).unwrap_or_default();
+    match text("value") {
+        Some("loaded" | "sleeping") => ModelState::Loaded,
+        Some("loading") => {
+            let progress = status.get("progress");
+            let fraction =
+                progress.and_then(|p| p.get("value")).or(progress).or_else(|| status.get("fraction"));
+            #[expect(clippy::cast_possible_truncation, reason = "a fraction for a progress bar")]
+            let fraction = fraction.and_then(Value::as_f64).unwrap_or_default().clamp(0.0, 1.0) as f32;
+            ModelState::Loading { fraction }
+        }
+        Some("failed") => failed(status),
+        Some("unloaded") if has_failed => failed(status),
+        Some("unloaded") => ModelState::Unloaded,
+        _ => ModelState::Unknown,
+    }
+}
+
+fn failed(status: &Value) -> ModelState {
+    let text = |name: &str| status.get(name).and_then(Value::as_str).map(str::to_owned);
+    let code = || {
+        status
+            .get("exit_code")
+            .and_then(Value::as_i64)
+            .map(|code| format!("its server ended with code {code}"))
+    };
+    let reason = text("message").or_else(|| text("reason")).or_else(|| text("error")).or_else(code);
+    ModelState::Failed { reason: reason.unwrap_or_else(|| "the server doesn't say why".to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pretty_assertions::assert_eq;
+    use serde_json::json;
+
+    fn bare(id: &str, state: ModelState) -> ModelCard {
+        ModelCard {
+            id: id.to_owned(),
+            state,
+            parameters: None,
+            bytes: None,
+            quantisation: None,
+            context: None,
+            is_builtin: false,
+        }
+    }
+
+    #[test]
+    fn our_engine() {
+        let list = json!({"object": "list", "data": [
+            {"id": "builtin", "meta": {"n_params": 2_000_000, "size": 2_100_000, "n_ctx": 512, "n_ctx_train": 1024},
+             "status": {"value": "loaded"}, "duet": {"builtin": true, "quantisation": "f16", "path": "/c/builtin.gguf"}},
+            {"id": "small", "meta": {"n_ctx_train": 32768}, "status": {"value": "loading", "progress": 0.5}},
+            {"id": "bad", "status": {"value": "failed", "message": "cut off at byte 3"}},
+            {"id": "old", "status": {"value": "unloaded", "failed": true, "exit_code": 1}},
+            {"id": "cold", "status": {"value": "unloaded"}},
+        ]});
+        let entries = entries(&list).expect("a list");
+        assert_eq!(
+            entries.iter().map(|e| e.path.as_deref()).collect::<Vec<_>>(),
+            [Some("/c/builtin.gguf"), None, None, None, None]
+        );
+        assert_eq!(
+            cards(&list),
+            [
+                ModelCard {
+                    parameters: Some(2_000_000),
+                    bytes: Some(2_100_000),
+                    quantisation: Some("f16".into()),
+                    context: Some(512),
+                    is_builtin: true,
+                    ..bare("builtin", ModelState::Loaded)
+                },
+                ModelCard { context: Some(32768), ..bare("small", ModelState::Loading { fraction: 0.5 }) },
+                bare("bad", ModelState::Failed { reason: "cut off at byte 3".into() }),
+                bare("old", ModelState::Failed { reason: "its server ended with code 1".into() }),
+                bare("cold", ModelState::Unloaded),
+            ]
+        );
+    }
+
+    #[test]
+    fn others() {
+        assert_eq!(
+            cards(&json!({"data": [{"id": "a", "object": "model"}]})),
+            [bare("a", ModelState::Unknown)]
+        );
+        assert_eq!(cards(&json!({"models": [{"name": "a"}]})), [bare("a", ModelState::Unknown)]);
+        let vllm = json!({"data": [{"id": "a", "max_model_len": 4096, "owned_by": "vllm"}]});
+        assert_eq!(cards(&vllm), [ModelCard { context: Some(4096), ..bare("a", ModelState::Unknown) }]);
+        let router = json!({"data": [{"id": "a", "status": {"value": "loading", "progress": {"stages": [], "value": 0.25}}}]});
+        assert_eq!(cards(&router), [bare("a", ModelState::Loading { fraction: 0.25 })]);
+    }
+
+    #[test]
+    fn nonsense_is_skipped() {
+        let list = json!({"data": [5, {"id": 7}, {"id": ""}, {"id": "x".repeat(2000)}, {"id": "a", "meta": 3, "status": "?"}, {"id": "a"}]});
+        assert_eq!(cards(&list), [bare("a", ModelState::Unknown)]);
+        let many: Vec<Value> = (0..10_000).map(|n| json!({"id": format!("m{n}")})).collect();
+        assert_eq!(cards(&json!({ "data": many })).len(), MAX_MODELS);
+        assert_eq!(entries(&json!({"error": "no"})), None);
+    }
+}

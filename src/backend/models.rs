@@ -1,0 +1,104 @@
+//! The models of a backend: listing and loading.
+
+use super::catalogue::{Entry, entries};
+use super::engine::{Engine, absolute_model, wall_ms};
+use super::fault::{self, ErrorBody};
+use super::http::{Http, HttpError, QUICK, Reach};
+use crate::chat::{GenError, GenErrorKind, ModelState};
+use serde_json::{Value, json};
+use std::path::Path;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+/// Between two looks at a load.
+const LOOK: Duration = Duration::from_millis(100);
+/// For a load that was accepted to show in the list.
+const APPEAR: Duration = Duration::from_secs(10);
+
+/// The list of models.
+pub(super) async fn list(http: &Http) -> Result<Vec<Entry>, HttpError> {
+    let list = http.get("/v1/models", QUICK).await?;
+    entries(&list).ok_or_else(|| HttpError {
+        error: fault::not_a_chat(
+            http.backend(),
+            http.place(),
+            &ErrorBody::from_bytes(list.to_string().as_bytes()),
+        ),
+        reach: Reach::Answered { status: 200 },
+    })
+}
+
+/// Loads a model and waits until it is resident.
+pub(super) async fn load(http: &Http, engine: Option<&Engine>, model: &str) -> Result<(), GenError> {
+    let model = if engine.is_some() { absolute_model(model) } else { model.to_owned() };
+    let began_ms = wall_ms();
+    match load_and_wait(http, &model).await {
+        Err(error) if error.reach.is_answered() => Err(error.error),
+        Err(error) => match engine {
+            Some(engine) => Err(match engine.death_since(began_ms).await {
+                Some(death) => GenError::new(GenErrorKind::EngineDied, death.message),
+                None => error.error,
+            }),
+            None => Err(error.error),
+        },
+        Ok(()) => Ok(()),
+    }
+}
+
+async fn load_and_wait(http: &Http, model: &str) -> Result<(), HttpError> {
+    let failed = |why: &str| HttpError {
+        error: GenError::new(
+            GenErrorKind::Model,
+            format!("{} can't load {model}: {why}\nchoose another model", http.backend()),
+        ),
+        reach: Reach::Answered { status: 200 },
+    };
+    let answer = match http.post("/models/load", &json!({ "model": model }), QUICK, Some(model)).await {
+        Ok(answer) => answer,
+        Err(error) => {
+            // llama-server refuses to load what is loaded.
+            let is_loaded = error.reach.is_answered()
+                && list(http).await.is_ok_and(|all| {
+                    all.iter().any(|e| names(e, model) && e.card.state == ModelState::Loaded)
+                });
+            return match error.reach {
+                _ if is_loaded => Ok(()),
+                Reach::Answered { status: 404 | 405 | 501 } if error.error.kind != GenErrorKind::Model => {
+                    let message = format!(
+                        "{} can't be told to load a model: it loads one when it is asked a question\nsend the question",
+                        http.backend()
+                    );
+                    Err(HttpError { error: GenError::new(GenErrorKind::Refused, message), ..error })
+                }
+                _ => Err(error),
+            };
+        }
+    };
+    // The server may know a path by another name.
+    let id = answer.get("model").and_then(Value::as_str).unwrap_or(model).to_owned();
+    let mut missing_since = Instant::now();
+    loop {
+        let all = list(http).await?;
+        match all.iter().find(|entry| names(entry, &id)).map(|entry| &entry.card.state) {
+            Some(ModelState::Loaded) => return Ok(()),
+            Some(ModelState::Failed { reason }) => return Err(failed(&fault::clean(reason))),
+            Some(ModelState::Loading { .. }) => missing_since = Instant::now(),
+            Some(ModelState::Unloaded | ModelState::Unknown) | None => {
+                if missing_since.elapsed() > APPEAR {
+                    return Err(failed("it took the request, but the model does not become resident"));
+                }
+            }
+        }
+        sleep(LOOK).await;
+    }
+}
+
+/// Whether this is the model meant by an id or a path.
+fn names(entry: &Entry, model: &str) -> bool {
+    let same_file = |path: &String| {
+        path == model
+            || (model.starts_with('/')
+                && std::fs::canonicalize(model).is_ok_and(|real| Path::new(path) == real))
+    };
+    entry.card.id == model || entry.path.as_ref().is_some_and(same_file)
+}

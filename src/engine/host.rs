@@ -1,0 +1,547 @@
+//! Which models are resident: loads on demand, keeps what is loaded, refuses what memory can't hold.
+//!
+//! The registry is behind one mutex that is never held across a wait. Whoever waits for a change
+//! subscribes to [`Host::changed`] and looks again.
+
+use super::activity::Activity;
+use super::catalogue::Catalogue;
+use super::gguf::ModelInfo;
+use super::job::{Command, Job, JobTimings};
+use super::llama::{Llama, LoadOptions, Storage};
+use super::memory;
+use super::model_thread;
+use super::probe;
+use super::supervisor;
+use super::template::Template;
+use crate::chat::{GenError, GenErrorKind};
+use crate::config::EngineConfig;
+use crate::paths::Paths;
+use llama_cpp_2::model::LlamaModel;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::Instant;
+use tokio::sync::watch;
+
+/// Jobs one model keeps waiting before it refuses more.
+const QUEUE_LIMIT: usize = 16;
+/// Deaths within ten minutes after which a model is no longer loaded by itself.
+const QUARANTINE_AFTER: usize = 3;
+
+/// The registry of models. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Host {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    llama: Llama,
+    config: EngineConfig,
+    paths: Paths,
+    config_file: Option<PathBuf>,
+    catalogue: Mutex<Catalogue>,
+    models: Mutex<HashMap<String, Entry>>,
+    changed: watch::Sender<u64>,
+    activity: Activity,
+    uses: AtomicU64,
+    is_closing: AtomicBool,
+    started: Instant,
+}
+
+#[derive(Debug)]
+enum Entry {
+    Loading(Arc<Loading>),
+    Loaded(Arc<Resident>),
+    Failed(GenError),
+}
+
+#[derive(Debug, Default)]
+struct Loading {
+    permille: AtomicU32,
+    cancel: AtomicBool,
+}
+
+/// How a model is, to whoever asks.
+#[derive(Clone, Debug)]
+pub enum State {
+    /// On disk only.
+    Unloaded,
+    /// On its way, 0 to 1.
+    Loading(f32),
+    /// Resident.
+    Loaded(Arc<Resident>),
+    /// The last load failed.
+    Failed(GenError),
+}
+
+/// A loaded model.
+#[derive(Debug)]
+pub struct Resident {
+    /// Its id.
+    pub id: String,
+    /// Its file.
+    pub path: PathBuf,
+    /// llama.cpp's model, for its vocabulary; the context belongs to the model's thread.
+    pub model: Arc<LlamaModel>,
+    /// Its chat template, compiled.
+    pub template: Template,
+    /// What spells a special token in its vocabulary.
+    pub literals: Vec<String>,
+    /// What its file says.
+    pub info: ModelInfo,
+    /// Context and slots in force.
+    pub options: LoadOptions,
+    /// What it takes, by our estimate.
+    pub need: memory::Need,
+    /// How long loading took.
+    pub load_ms: f64,
+    /// Counters.
+    pub stats: Arc<Stats>,
+    /// Larger is later.
+    pub last_used: AtomicU64,
+    commands: mpsc::Sender<Command>,
+}
+
+impl Resident {
+    /// Gives the model's thread a job.
+    ///
+    /// # Errors
+    /// When the thread has ended.
+    pub fn submit(&self, job: Job) -> Result<(), GenError> {
+        self.commands.send(Command::Generate(Box::new(job))).map_err(|_| {
+            GenError::new(
+                GenErrorKind::EngineDied,
+                format!("the thread of `{}` has ended. Send again to load it anew", self.id),
+            )
+        })
+    }
+}
+
+impl Drop for Resident {
+    fn drop(&mut self) {
+        let _ = self.commands.send(Command::Unload);
+    }
+}
+
+/// Counters of one resident model, for `/metrics` and `/engine/status`.
+#[derive(Debug, Default)]
+pub struct Stats {
+    busy: AtomicUsize,
+    queued: AtomicUsize,
+    cells: AtomicUsize,
+    prompt_tokens: AtomicU64,
+    output_tokens: AtomicU64,
+    prompt_us: AtomicU64,
+    output_us: AtomicU64,
+    cancelled: AtomicU64,
+    finished: AtomicU64,
+    /// Speeds of the last answer, in thousandths of a token per second; 0 is unknown.
+    last_prefill: AtomicU64,
+    last_decode: AtomicU64,
+}
+
+/// The counters at one moment.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Counters {
+    /// Slots with a job.
+    pub busy: usize,
+    /// Jobs without a slot.
+    pub queued: usize,
+    /// Tokens in the KV cache.
+    pub cells: usize,
+    /// Prompt tokens evaluated.
+    pub prompt_tokens: u64,
+    /// Tokens produced.
+    pub output_tokens: u64,
+    /// Seconds of prefill.
+    pub prompt_seconds: f64,
+    /// Seconds of decode.
+    pub output_seconds: f64,
+    /// Jobs cancelled.
+    pub cancelled: u64,
+    /// Jobs ended.
+    pub finished: u64,
+    /// Prefill speed of the last answer with at least 64 new prompt tokens, tokens per second.
+    pub prefill_rate: Option<f64>,
+    /// Decode speed of the last answer of at least 8 tokens, tokens per second.
+    pub decode_rate: Option<f64>,
+}
+
+impl Stats {
+    /// Prompt tokens were evaluated.
+    pub fn add_prompt(&self, tokens: usize) {
+        self.prompt_tokens.fetch_add(tokens as u64, Ordering::Relaxed);
+    }
+
+    /// A job was cancelled.
+    pub fn add_cancelled(&self) {
+        self.cancelled.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A job ended with these measurements.
+    pub fn add_finished(&self, timings: &JobTimings) {
+        let us = |ms: f64| (ms * 1000.0) as u64;
+        let rate = |n: u32, ms: f64| (f64::from(n) / ms.max(1e-3) * 1e6) as u64;
+        self.finished.fetch_add(1, Ordering::Relaxed);
+        self.output_tokens.fetch_add(u64::from(timings.predicted_n), Ordering::Relaxed);
+        self.prompt_us.fetch_add(us(timings.prompt_ms), Ordering::Relaxed);
+        self.output_us.fetch_add(us(timings.predicted_ms), Ordering::Relaxed);
+        // Short runs measure noise.
+        if timings.prompt_n >= 64 {
+            self.last_prefill.store(rate(timings.prompt_n, timings.prompt_ms), Ordering::Relaxed);
+        }
+        if timings.predicted_n >= 8 {
+            self.last_decode.store(rate(timings.predicted_n, timings.predicted_ms), Ordering::Relaxed);
+        }
+    }
+
+    /// What the model's thread looks like after a round.
+    pub fn publish(&self, busy: usize, queued: usize, cells: usize) {
+        self.busy.store(busy, Ordering::Relaxed);
+        self.queued.store(queued, Ordering::Relaxed);
+        self.cells.store(cells, Ordering::Relaxed);
+    }
+
+    /// The counters now.
+    #[must_use]
+    pub fn read(&self) -> Counters {
+        let seconds = |us: &AtomicU64| us.load(Ordering::Relaxed) as f64 / 1e6;
+        let rate = |milli: &AtomicU64| match milli.load(Ordering::Relaxed) {
+            0 => None,
+            n => Some(n as f64 / 1000.0),
+        };
+        Counters {
+            busy: self.busy.load(Ordering::Relaxed),
+            queued: self.queued.load(Ordering::Relaxed),
+            cells: self.cells.load(Ordering::Relaxed),
+            prompt_tokens: self.prompt_tokens.load(Ordering::Relaxed),
+            output_tokens: self.output_tokens.load(Ordering::Relaxed),
+            prompt_seconds: seconds(&self.prompt_us),
+            output_seconds: seconds(&self.output_us),
+            cancelled: self.cancelled.load(Ordering::Relaxed),
+            finished: self.finished.load(Ordering::Relaxed),
+            prefill_rate: rate(&self.last_prefill),
+            decode_rate: rate(&self.last_decode),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Host {
+    /// Starts llama.cpp and reads the catalogue.
+    ///
+    /// # Errors
+    /// When llama.cpp does not start.
+    pub fn new(
+        config: &EngineConfig,
+        paths: &Paths,
+        config_file: Option<&Path>,
+        activity: Activity,
+    ) -> Result<Self, String> {
+        Ok(Self {
+            inner: Arc::new(Inner {
+                llama: Llama::start()?,
+                catalogue: Mutex::new(Catalogue::new(
+                    super::builtin::unpack(paths)
+                        .map_err(|e| tracing::warn!(error = %e, "no built-in model"))
+                        .ok(),
+                    Catalogue::folders(&config.model_dirs, crate::paths::home().as_deref(), &paths.data),
+                )),
+                config: config.clone(),
+                paths: paths.clone(),
+                config_file: config_file.map(Path::to_path_buf),
+                models: Mutex::default(),
+                changed: watch::Sender::new(0),
+                activity,
+                uses: AtomicU64::new(1),
+                is_closing: AtomicBool::new(false),
+                started: Instant::now(),
+            }),
+        })
+    }
+
+    /// Wakes whoever waits whenever a model's state or progress changes.
+    #[must_use]
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.inner.changed.subscribe()
+    }
+
+    /// The catalogue.
+    #[must_use]
+    pub fn catalogue(&self) -> MutexGuard<'_, Catalogue> {
+        lock(&self.inner.catalogue)
+    }
+
+    /// The model a request names: an id, the beginning of one, or a path. Without a name the one used last, else the
+    /// built-in one. Folders are searched when the name is not known yet, which reads the headers of new files.
+    ///
+    /// # Errors
+    /// Two lines: what is missing, and names like it.
+    pub fn find(&self, name: &str) -> Result<(String, PathBuf), String> {
+        let last_used = || self.residents().into_iter().max_by_key(|r| r.last_used.load(Ordering::Relaxed));
+        let name = if name.is_empty() {
+            last_used().map_or_else(|| super::builtin::ID.to_owned(), |resident| resident.id.clone())
+        } else {
+            name.to_owned()
+        };
+        if let State::Loaded(resident) = self.state(&name) {
+            return Ok((name, resident.path.clone()));
+        }
+        let mut catalogue = self.catalogue();
+        let found = catalogue.find(&name).or_else(|_| {
+            catalogue.scan();
+            catalogue.find(&name)
+        });
+        found.map(|entry| (entry.id, entry.path)).map_err(|e| e.message)
+    }
+
+    /// Seconds since the engine started.
+    #[must_use]
+    pub fn uptime(&self) -> f64 {
+        self.inner.started.elapsed().as_secs_f64()
+    }
+
+    /// How the model with this id is. Ids are those of the catalogue.
+    #[must_use]
+    pub fn state(&self, id: &str) -> State {
+        match lock(&self.inner.models).get(id) {
+            None => State::Unloaded,
+            Some(Entry::Loading(loading)) => {
+                State::Loading(loading.permille.load(Ordering::Relaxed) as f32 / 1000.0)
+            }
+            Some(Entry::Loaded(resident)) => State::Loaded(Arc::clone(resident)),
+            Some(Entry::Failed(error)) => State::Failed(error.clone()),
+        }
+    }
+
+    /// The resident models.
+    #[must_use]
+    pub fn residents(&self) -> Vec<Arc<Resident>> {
+        let mut all: Vec<_> = lock(&self.inner.models)
+            .values()
+            .filter_map(|entry| match entry {
+                Entry::Loaded(resident) => Some(Arc::clone(resident)),
+                Entry::Loading(_) | Entry::Failed(_) => None,
+            })
+            .collect();
+        all.sort_by(|a, b| a.id.cmp(&b.id));
+        all
+    }
+
+    /// Starts loading a model unless it is resident or on its way. Returns at once.
+    pub fn begin_load(&self, id: &str, path: &Path) {
+        let loading = Arc::new(Loading::default());
+        {
+            let mut models = lock(&self.inner.models);
+            if matches!(models.get(id), Some(Entry::Loading(_) | Entry::Loaded(_))) {
+                return;
+            }
+            models.insert(id.to_owned(), Entry::Loading(Arc::clone(&loading)));
+        }
+        self.inner.bump();
+        let inner = Arc::clone(&self.inner);
+        let (id, path) = (id.to_owned(), path.to_path_buf());
+        let thread_id = id.clone();
+        let spawned = std::thread::Builder::new().name(format!("model-{id}")).spawn(move || {
+            if let Err(error) = inner.load_and_serve(&thread_id, &path, &loading) {
+                tracing::warn!(model = %thread_id, error = %error.message, "load failed");
+                inner.put(&thread_id, Entry::Failed(error));
+            }
+        });
+        if let Err(error) = spawned {
+            let message = format!("no thread for `{id}`: {error}");
+            self.inner.put(&id, Entry::Failed(GenError::new(GenErrorKind::Model, message)));
+        }
+    }
+
+    /// Unloads a model, or stops its load. `false` when it was neither resident nor on its way.
+    #[must_use]
+    pub fn unload(&self, id: &str) -> bool {
+        let mut models = lock(&self.inner.models);
+        let was_there = match models.get(id) {
+            Some(Entry::Loaded(_)) => {
+                models.remove(id);
+                true
+            }
+            Some(Entry::Loading(loading)) => {
+                loading.cancel.store(true, Ordering::Relaxed);
+                true
+            }
+            Some(Entry::Failed(_)) | None => false,
+        };
+        drop(models);
+        self.inner.bump();
+        self.record_activity();
+        was_there
+    }
+
+    /// Forgets a resident whose thread has ended.
+    pub fn forget(&self, id: &str) {
+        lock(&self.inner.models).remove(id);
+        self.inner.bump();
+    }
+
+    /// Notes that a model is used now, for the record a crash leaves.
+    pub fn note_use(&self, resident: &Resident) {
+        let now = self.inner.uses.fetch_add(1, Ordering::Relaxed);
+        resident.last_used.store(now, Ordering::Relaxed);
+        self.inner.activity.set(&format!("answering with {}", resident.id), Some(&resident.id), &self.ids());
+    }
+
+    /// Notes what the engine does when nothing in particular is going on.
+    pub fn record_activity(&self) {
+        self.inner.activity.set("idle", None, &self.ids());
+    }
+
+    fn ids(&self) -> Vec<String> {
+        self.residents().iter().map(|r| r.id.clone()).collect()
+    }
+
+    /// The runtime folder.
+    #[must_use]
+    pub fn runtime_dir(&self) -> &Path {
+        &self.inner.paths.runtime
+    }
+
+    /// Refuses a model that ended the engine three times in ten minutes, until the person asks for it.
+    ///
+    /// # Errors
+    /// One line that says so.
+    pub fn refuse_if_quarantined(&self, id: &str) -> Result<(), GenError> {
+        let deaths = supervisor::recent_deaths(&self.inner.paths.runtime, id);
+        if deaths < QUARANTINE_AFTER {
+            return Ok(());
+        }
+        let message = format!(
+            "`{id}` ended the engine {deaths} times in ten minutes and is left alone. Choose it again with /model to try once more"
+        );
+        Err(GenError::new(GenErrorKind::Model, message))
+    }
+
+    /// Whether new work is refused because the engine is ending.
+    #[must_use]
+    pub fn is_closing(&self) -> bool {
+        self.inner.is_closing.load(Ordering::Relaxed)
+    }
+
+    /// Refuses new work from now on and wakes whoever waits.
+    pub fn close(&self) {
+        self.inner.is_closing.store(true, Ordering::Relaxed);
+        self.inner.bump();
+    }
+
+    /// Jobs running or waiting, over all models.
+    #[must_use]
+    pub fn load(&self) -> usize {
+        self.residents().iter().map(|r| r.stats.read()).map(|c| c.busy + c.queued).sum()
+    }
+}
+
+impl Inner {
+    fn bump(&self) {
+        self.changed.send_modify(|n| *n = n.wrapping_add(1));
+    }
+
+    fn put(&self, id: &str, entry: Entry) {
+        lock(&self.models).insert(id.to_owned(), entry);
+        self.bump();
+    }
+
+    /// Everything a load goes through, on the model's own thread; serves until unloaded.
+    fn load_and_serve(
+        self: &Arc<Self>,
+        id: &str,
+        path: &Path,
+        loading: &Arc<Loading>,
+    ) -> Result<(), GenError> {
+        let began = Instant::now();
+        let model_error = |message: String| GenError::new(GenErrorKind::Model, message);
+        let is_builtin = id == super::builtin::ID;
+        let info = super::gguf::inspect(path).map_err(|e| model_error(e.to_string()))?;
+        if let Some(why) = info.kind.why_not_chat() {
+            return Err(model_error(format!("`{id}` is {why}. Choose another")));
+        }
+        let template = Template::for_model(&info).map_err(|e| model_error(e.to_string()))?;
+        let options = LoadOptions {
+            context: self.config.context.min(info.context_train).max(256),
+            slots: self.config.slots.max(1),
+            threads: if self.config.threads == 0 {
+                super::llama::physical_cores()
+            } else {
+                self.config.threads
+            },
+        };
+        let shape =
+            memory::Shape { context: options.context, slots: options.slots, batch: super::llama::BATCH };
+        let need = match memory::available() {
+            Some(available) => memory::check(id, &info, shape, available)
+                .map_err(|message| GenError::new(GenErrorKind::OutOfMemory, message))?,
+            None => memory::need(&info, shape),
+        };
+        if !is_builtin {
+            self.activity.set(&format!("checking {id}"), Some(id), &[]);
+            probe::ensure(path, &self.paths, self.config_file.as_deref()).map_err(model_error)?;
+        }
+        self.activity.set(&format!("loading {id}"), Some(id), &[]);
+        let (commands, receiver) = mpsc::channel();
+        let stats = Arc::new(Stats::default());
+        let start = model_thread::Start {
+            llama: self.llama.clone(),
+            path: path.to_path_buf(),
+            storage: if info.is_remote { Storage::Read } else { Storage::Mapped },
+            options,
+            queue_limit: QUEUE_LIMIT,
+            commands: receiver,
+            stats: Arc::clone(&stats),
+        };
+        let (progress_of, wake) = (Arc::clone(loading), Arc::clone(self));
+        let progress = move |fraction: f32| {
+            let permille = (fraction * 1000.0) as u32;
+            let before = progress_of.permille.swap(permille, Ordering::Relaxed);
+            if permille / 10 != before / 10 {
+                wake.bump();
+            }
+            !progress_of.cancel.load(Ordering::Relaxed)
+        };
+        let mut failure = None;
+        let is_ready = |result: Result<Arc<LlamaModel>, String>| match result {
+            Ok(model) => {
+                tracing::info!(model = id, ms = began.elapsed().as_millis() as u64, "resident");
+                let resident = Resident {
+                    id: id.to_owned(),
+                    path: path.to_path_buf(),
+                    literals: super::prompt::special_literals(&model),
+                    model,
+                    template,
+                    info,
+                    options,
+                    need,
+                    load_ms: began.elapsed().as_secs_f64() * 1000.0,
+                    stats,
+                    last_used: AtomicU64::new(self.uses.fetch_add(1, Ordering::Relaxed)),
+                    commands,
+                };
+                self.put(id, Entry::Loaded(Arc::new(resident)));
+                Host { inner: Arc::clone(self) }.record_activity();
+            }
+            Err(reason) => failure = Some(reason),
+        };
+        model_thread::run(start, progress, is_ready);
+        if loading.cancel.load(Ordering::Relaxed) {
+            lock(&self.models).remove(id);
+            self.bump();
+            return Ok(());
+        }
+        match failure {
+            Some(reason) => Err(model_error(format!(
+                "`{id}` could not be loaded ({reason}). The engine's log has llama.cpp's own words"
+            ))),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! One answer on its way: waits for the model, follows the job, and turns both into events of a stream.
+
+use super::super::host::{Host, Resident, State};
+use super::super::job::{JobEvent, JobTimings};
+use super::Failure;
+use super::chat::{Prepared, prepare, submit};
+use super::chunk::{self, Envelope};
+use crate::chat::{Channel, Finish, GenError, GenErrorKind};
+use crate::engine::request::ChatRequest;
+use serde_json::json;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::watch;
+
+/// A comment this often tells the client that the engine lives.
+const HEARTBEAT: Duration = Duration::from_secs(2);
+
+/// What was asked, and of whom.
+#[derive(Debug)]
+pub(super) struct Question {
+    pub(super) request: Arc<ChatRequest>,
+    pub(super) id: String,
+    pub(super) path: PathBuf,
+    pub(super) arrived: Instant,
+}
+
+/// An answer on its way. Dropping it cancels the job.
+pub(super) struct Answer {
+    host: Host,
+    question: Question,
+    envelope: Envelope,
+    phase: Phase,
+    load_ms: f64,
+    has_spoken: bool,
+}
+
+enum Phase {
+    Loading { changed: watch::Receiver<u64>, told: i32 },
+    Running { resident: Arc<Resident>, events: UnboundedReceiver<JobEvent> },
+    Ended,
+}
+
+/// What happened next.
+pub(super) enum Step {
+    Loading(f32),
+    Job(JobEvent),
+    Heartbeat,
+    Failed(Failure),
+}
+
+impl Answer {
+    pub(super) fn new(host: Host, question: Question, number: u64) -> Self {
+        let envelope = Envelope::new(&question.id, number);
+        let changed = host.changed();
+        let phase = Phase::Loading { changed, told: -1 };
+        Self { host, question, envelope, phase, load_ms: 0.0, has_spoken: false }
+    }
+
+    pub(super) fn envelope(&self) -> &Envelope {
+        &self.envelope
+    }
+
+    /// How long the request waited for its model.
+    pub(super) fn load_ms(&self) -> f64 {
+        self.load_ms
+    }
+
+    /// Starts with a job that runs already.
+    pub(super) fn running(mut self, resident: Arc<Resident>, prepared: Prepared) -> Result<Self, Failure> {
+        self.start(resident, prepared)?;
+        Ok(self)
+    }
+
+    fn start(&mut self, resident: Arc<Resident>, prepared: Prepared) -> Result<(), Failure> {
+        let events = submit(&self.host, &resident, prepared, &self.question)?;
+        self.phase = Phase::Running { resident, events };
+        Ok(())
+    }
+
+    /// The next thing that happens; `None` after the end.
+    pub(super) async fn step(&mut self) -> Option<Step> {
+        loop {
+            match &mut self.phase {
+                Phase::Ended => return None,
+                Phase::Running { resident, events } => {
+                    let step = match tokio::time::timeout(HEARTBEAT, events.recv()).await {
+                        Err(_) => return Some(Step::Heartbeat),
+                        Ok(Some(event)) => Step::Job(event),
+                        Ok(None) => {
+                            self.host.forget(&resident.id);
+                            let message =
+                                format!("the thread of `{}` ended. Send again to load it anew", resident.id);
+                            Step::Failed(GenError::new(GenErrorKind::EngineDied, message).into())
+                        }
+                    };
+                    let is_last = matches!(
+                        step,
+                        Step::Failed(_) | Step::Job(JobEvent::Done { .. } | JobEvent::Failed { .. })
+                    );
+                    if is_last {
+                        self.phase = Phase::Ended;
+                        if self.host.load() <= 1 {
+                            self.host.record_activity();
+                        }
+                    }
+                    return Some(step);
+                }
+                Phase::Loading { changed, told } => {
+                    changed.mark_unchanged();
+                    match self.host.state(&self.question.id) {
+                        State::Loaded(resident) => {
+                            self.load_ms = self.question.arrived.elapsed().as_secs_f64() * 1000.0;
+                            let request = Arc::clone(&self.question.request);
+                            let started = match prepare(Arc::clone(&resident), request).await {
+                                Ok(prepared) => self.start(resident, prepared),
+                                Err(failure) => Err(failure),
+                            };
+                            if let Err(failure) = started {
+                                self.phase = Phase::Ended;
+                                return Some(Step::Failed(failure));
+                            }
+                        }
+                        State::Failed(error) => {
+                            self.phase = Phase::Ended;
+                            return Some(Step::Failed(error.into()));
+                        }
+                        State::Unloaded => {
+                            self.phase = Phase::Ended;
+                            let message = format!(
+                                "`{}` was unloaded while it was being loaded. Send again",
+                                self.question.id
+                            );
+                            return Some(Step::Failed(GenError::new(GenErrorKind::Model, message).into()));
+                        }
+                        State::Loading(fraction) => {
+                            let percent = (fraction * 100.0) as i32;
+                            if percent != *told {
+                                *told = percent;
+                                return Some(Step::Loading(fraction));
+                            }
+                            match tokio::time::timeout(HEARTBEAT, changed.changed()).await {
+                                Err(_) => return Some(Step::Heartbeat),
+                                Ok(Ok(())) => {}
+                                Ok(Err(_)) => {
+                                    self.phase = Phase::Ended;
+                                    return None;
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// The next bytes of the event stream; `None` after the end.
+    pub(super) async fn next(&mut self) -> Option<String> {
+        let mut out = String::new();
+        // Steps that write nothing (progress nobody asked for) are passed over.
+        while out.is_empty() {
+            let step = self.step().await?;
+            self.write(step, &mut out);
+            // What is there already goes in the same write.
+            while let Phase::Running { events, .. } = &mut self.phase
+                && let Ok(event) = events.try_recv()
+            {
+                let is_last = matches!(event, JobEvent::Done { .. } | JobEvent::Failed { .. });
+                self.write(Step::Job(event), &mut out);
+                if is_last {
+                    self.phase = Phase::Ended;
+                    if self.host.load() <= 1 {
+                        self.host.record_activity();
+                    }
+                }
+            }
+        }
+        Some(out)
+    }
+
+    fn write(&mut self, step: Step, out: &mut String) {
+        let request = &self.question.request;
+        match step {
+            Step::Heartbeat => out.push_str(":\n\n"),
+            Step::Loading(fraction) => {
+                chunk::event(
+                    out,
+                    &self.envelope.chunk(json!({"choices": [], "duet": {"loading": fraction}})),
+                );
+            }
+            Step::Failed(failure) => chunk::event(out, &failure.body()),
+            Step::Job(JobEvent::Queued { ahead }) => {
+                chunk::event(out, &self.envelope.chunk(json!({"choices": [], "duet": {"queued": ahead}})));
+            }
+            Step::Job(JobEvent::Prefill { done, total, cached, ms }) => {
+                if request.return_progress {
+                    let progress = json!({"total": total, "cache": cached, "processed": done, "time_ms": ms});
+                    chunk::event(
+                        out,
+                        &self.envelope.chunk(json!({"choices": [], "prompt_progress": progress})),
+                    );
+                }
+            }
+            Step::Job(JobEvent::Text { channel, text, .. }) => {
+                self.speak(out);
+                chunk::event(out, &self.envelope.text(channel, &text));
+            }
+            Step::Job(JobEvent::Done { finish, timings }) => {
+                self.speak(out);
+                self.write_end(finish, &timings, out);
+            }
+            Step::Job(JobEvent::Failed { kind, message }) => {
+                chunk::event(out, &Failure::from(GenError::new(kind, message)).body());
+            }
+        }
+    }
+
+    fn speak(&mut self, out: &mut String) {
+        if !self.has_spoken {
+            self.has_spoken = true;
+            chunk::event(out, &self.envelope.role());
+        }
+    }
+
+    fn write_end(&self, finish: Finish, timings: &JobTimings, out: &mut String) {
+        let measured = chunk::timings(timings, self.load_ms);
+        let with_timings = |mut value: serde_json::Value| {
+            if let Some(object) = value.as_object_mut() {
+                object.insert("timings".to_owned(), measured.clone());
+            }
+            value
+        };
+        let end = self.envelope.finish(finish);
+        if self.question.request.include_usage {
+            chunk::event(out, &end);
+            let usage = self.envelope.chunk(json!({"choices": [], "usage": chunk::usage(timings)}));
+            chunk::event(out, &with_timings(usage));
+        } else {
+            chunk::event(out, &with_timings(end));
+        }
+        out.push_str("data: [DONE]\n\n");
+    }
+}
+
+/// Text of both channels, gathered.
+#[derive(Debug, Default)]
+pub(super) struct Gathered {
+    pub(super) answer: String,
+    pub(super) thinking: String,
+}
+
+impl Gathered {
+    pub(super) fn push(&mut self, channel: Channel, text: &str) {
+        match channel {
+            Channel::Answer => self.answer.push_str(text),
+            Channel::Thinking => self.thinking.push_str(text),
+        }
+    }
+}

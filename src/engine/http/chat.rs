@@ -1,0 +1,240 @@
+//! `/v1/chat/completions`, `/tokenize`, `/apply-template`.
+
+use super::super::host::{Host, Resident, State as ModelState};
+use super::super::job::{Job, JobEvent};
+use super::super::prompt;
+use super::super::request::{self, ChatRequest};
+use super::Failure;
+use super::answer::{Answer, Gathered, Question, Step};
+use super::chunk;
+use crate::chat::{GenError, GenErrorKind};
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+use std::convert::Infallible;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+use tokio::sync::mpsc;
+
+static ANSWERS: AtomicU64 = AtomicU64::new(1);
+
+/// The body, or why there is none: too large, or the client went away.
+fn body(result: Result<Bytes, BytesRejection>) -> Result<Bytes, Failure> {
+    result.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Failure::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "invalid_request_error",
+            format!("the request is larger than {} MiB. Send less", super::BODY_LIMIT >> 20),
+        ),
+        status => Failure::new(status, "invalid_request_error", "the request body could not be read"),
+    })
+}
+
+/// The catalogue's id and file for what a request names.
+pub(super) fn resolve(host: &Host, name: &str) -> Result<(String, PathBuf), Failure> {
+    if host.is_closing() {
+        return Err(Failure::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "unavailable_error",
+            "the engine is ending; start it again and retry",
+        ));
+    }
+    host.find(name).map_err(|message| Failure::new(StatusCode::NOT_FOUND, "model_not_found_error", message))
+}
+
+/// Starts loading unless resident; a model that ends the engine again and again is left alone.
+fn want(host: &Host, id: &str, path: &std::path::Path) -> Result<ModelState, Failure> {
+    let state = host.state(id);
+    match state {
+        ModelState::Unloaded | ModelState::Failed(_) => {
+            host.refuse_if_quarantined(id)?;
+            host.begin_load(id, path);
+            Ok(host.state(id))
+        }
+        ModelState::Loading(_) | ModelState::Loaded(_) => Ok(state),
+    }
+}
+
+/// A request ready for its model's thread.
+pub(super) struct Prepared {
+    prompt: Vec<i32>,
+    thinking_opened: bool,
+    grammar: Option<String>,
+}
+
+/// Renders and tokenises, off the HTTP thread: a long prompt takes a while.
+pub(super) async fn prepare(resident: Arc<Resident>, request: Arc<ChatRequest>) -> Result<Prepared, Failure> {
+    let work = move || {
+        let (segments, thinking_opened) = render(&resident, &request)?;
+        let pieces = prompt::pieces(&segments, &resident.literals);
+        let prompt = prompt::tokenize(&resident.model, &pieces);
+        let context = resident.options.context as usize;
+        if prompt.len() >= context {
+            return Err(Failure::context(prompt.len(), context));
+        }
+        let grammar = request.grammar().map_err(Failure::bad_request)?;
+        Ok(Prepared { prompt, thinking_opened, grammar })
+    };
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| {
+        Err(GenError::new(GenErrorKind::EngineDied, "the engine failed while it read the request. Retry")
+            .into())
+    })
+}
+
+fn render(
+    resident: &Resident,
+    request: &ChatRequest,
+) -> Result<(Vec<super::super::template::Segment>, bool), Failure> {
+    resident.template.render_segments(&request.messages, &request.render_options()).map_err(|e| {
+        Failure::new(StatusCode::BAD_REQUEST, "template_error", format!("`{}`: {e}", resident.id))
+    })
+}
+
+/// Gives the model's thread the job.
+pub(super) fn submit(
+    host: &Host,
+    resident: &Arc<Resident>,
+    prepared: Prepared,
+    question: &Question,
+) -> Result<mpsc::UnboundedReceiver<JobEvent>, Failure> {
+    let request = &question.request;
+    let (sender, events) = mpsc::unbounded_channel();
+    let mut sampling = request.sampler_spec();
+    sampling.grammar = prepared.grammar;
+    let job = Job {
+        prompt: prepared.prompt,
+        max_tokens: request.max_tokens,
+        sampling,
+        stop: request.stop.clone(),
+        ignore_eos: request.ignore_eos,
+        cache_prompt: request.cache_prompt,
+        thinking_opened: prepared.thinking_opened,
+        arrived: Instant::now(),
+        events: sender,
+    };
+    host.note_use(resident);
+    if let Err(error) = resident.submit(job) {
+        host.forget(&resident.id);
+        return Err(error.into());
+    }
+    Ok(events)
+}
+
+pub(super) async fn completions(
+    State(host): State<Host>,
+    bytes: Result<Bytes, BytesRejection>,
+) -> Result<Response, Failure> {
+    let request = Arc::new(request::chat(&body(bytes)?).map_err(Failure::bad_request)?);
+    let (id, path) = resolve(&host, &request.model)?;
+    let question = Question { request: Arc::clone(&request), id, path, arrived: Instant::now() };
+    let state = want(&host, &question.id, &question.path)?;
+    let answer = Answer::new(host.clone(), question, ANSWERS.fetch_add(1, Ordering::Relaxed));
+    // With the model at hand, what is wrong with a request is said by the status.
+    let answer = match state {
+        ModelState::Loaded(resident) => {
+            let prepared = prepare(Arc::clone(&resident), Arc::clone(&request)).await?;
+            answer.running(resident, prepared)?
+        }
+        ModelState::Loading(_) | ModelState::Unloaded | ModelState::Failed(_) => answer,
+    };
+    if request.stream { Ok(stream(answer)) } else { whole(answer).await }
+}
+
+fn stream(answer: Answer) -> Response {
+    let events = futures_util::stream::unfold(answer, async |mut answer| {
+        let bytes = answer.next().await?;
+        Some((Ok::<_, Infallible>(Bytes::from(bytes)), answer))
+    });
+    let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-cache")];
+    (headers, Body::from_stream(events)).into_response()
+}
+
+async fn whole(mut answer: Answer) -> Result<Response, Failure> {
+    let mut gathered = Gathered::default();
+    while let Some(step) = answer.step().await {
+        match step {
+            Step::Job(JobEvent::Text { channel, text, .. }) => gathered.push(channel, &text),
+            Step::Job(JobEvent::Done { finish, timings }) => {
+                let fields = json!({
+                    "usage": chunk::usage(&timings),
+                    "timings": chunk::timings(&timings, answer.load_ms()),
+                });
+                let completion =
+                    answer.envelope().completion(&gathered.answer, &gathered.thinking, finish, fields);
+                return Ok(axum::Json(completion).into_response());
+            }
+            Step::Job(JobEvent::Failed { kind, message }) => return Err(GenError::new(kind, message).into()),
+            Step::Failed(failure) => return Err(failure),
+            Step::Job(JobEvent::Queued { .. } | JobEvent::Prefill { .. })
+            | Step::Loading(_)
+            | Step::Heartbeat => {}
+        }
+    }
+    Err(GenError::new(GenErrorKind::EngineDied, "the answer ended without an end. Retry").into())
+}
+
+/// Waits until a model is resident.
+async fn resident(host: &Host, name: &str) -> Result<Arc<Resident>, Failure> {
+    let (id, path) = resolve(host, name)?;
+    let mut changed = host.changed();
+    let mut state = want(host, &id, &path)?;
+    loop {
+        match state {
+            ModelState::Loaded(resident) => return Ok(resident),
+            ModelState::Failed(error) => return Err(error.into()),
+            ModelState::Unloaded => {
+                return Err(
+                    GenError::new(GenErrorKind::Model, format!("`{id}` was unloaded. Send again")).into()
+                );
+            }
+            ModelState::Loading(_) => {}
+        }
+        if changed.changed().await.is_err() {
+            return Err(GenError::new(GenErrorKind::Refused, "the engine is ending").into());
+        }
+        state = host.state(&id);
+    }
+}
+
+/// Tokens of a text. A model that is not resident is not loaded for that where its tokenizer can be had
+/// without it.
+pub(super) async fn tokenize(
+    State(host): State<Host>,
+    bytes: Result<Bytes, BytesRejection>,
+) -> Result<Response, Failure> {
+    let request = request::tokenize(&body(bytes)?).map_err(Failure::bad_request)?;
+    let (id, path) = resolve(&host, &request.model)?;
+    if !matches!(host.state(&id), ModelState::Loaded(_)) && !request.add_special {
+        let content = request.content.clone();
+        let counted = tokio::task::spawn_blocking(move || super::super::count::tokens(&path, &content)).await;
+        if let Ok(Some(tokens)) = counted {
+            return Ok(axum::Json(json!({ "tokens": tokens })).into_response());
+        }
+    }
+    let resident = resident(&host, &request.model).await?;
+    let tokens: Vec<i32> = resident
+        .model
+        .vocab()
+        .tokenize(request.content.as_bytes(), request.add_special, request.parse_special)
+        .iter()
+        .map(|t| t.0)
+        .collect();
+    Ok(axum::Json(json!({ "tokens": tokens })).into_response())
+}
+
+/// The prompt a chat becomes.
+pub(super) async fn apply_template(
+    State(host): State<Host>,
+    bytes: Result<Bytes, BytesRejection>,
+) -> Result<Response, Failure> {
+    let request = request::chat(&body(bytes)?).map_err(Failure::bad_request)?;
+    let resident = resident(&host, &request.model).await?;
+    let (segments, _) = render(&resident, &request)?;
+    let prompt: String = segments.into_iter().map(|s| s.text).collect();
+    Ok(axum::Json(json!({ "prompt": prompt })).into_response())
+}

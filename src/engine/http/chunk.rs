@@ -1,0 +1,146 @@
+//! The JSON of answers: chunks of a stream, whole completions, timings, usage.
+
+use super::super::job::JobTimings;
+use crate::chat::{Channel, Finish};
+use serde_json::{Value, json};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// What every chunk of one answer has in common.
+#[derive(Clone, Debug)]
+pub(super) struct Envelope {
+    id: String,
+    created: u64,
+    model: String,
+}
+
+impl Envelope {
+    pub(super) fn new(model: &str, number: u64) -> Self {
+        let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        Self { id: format!("chatcmpl-{created:x}-{number:x}"), created, model: model.to_owned() }
+    }
+
+    fn wrap(&self, object: &str, fields: Value) -> Value {
+        let mut all = json!({
+            "id": self.id,
+            "object": object,
+            "created": self.created,
+            "model": self.model,
+            "system_fingerprint": concat!("duet-", env!("CARGO_PKG_VERSION")),
+        });
+        if let (Some(all), Value::Object(fields)) = (all.as_object_mut(), fields) {
+            all.extend(fields);
+        }
+        all
+    }
+
+    /// A chunk of the stream.
+    pub(super) fn chunk(&self, fields: Value) -> Value {
+        self.wrap("chat.completion.chunk", fields)
+    }
+
+    /// The first chunk: who speaks.
+    pub(super) fn role(&self) -> Value {
+        self.delta(json!({"role": "assistant", "content": null}))
+    }
+
+    /// A piece of text.
+    pub(super) fn text(&self, channel: Channel, text: &str) -> Value {
+        self.delta(match channel {
+            Channel::Answer => json!({ "content": text }),
+            Channel::Thinking => json!({ "reasoning_content": text }),
+        })
+    }
+
+    fn delta(&self, delta: Value) -> Value {
+        self.chunk(json!({"choices": [{"index": 0, "delta": delta, "finish_reason": null}]}))
+    }
+
+    /// The chunk that says why the answer ended.
+    pub(super) fn finish(&self, finish: Finish) -> Value {
+        self.chunk(json!({"choices": [{"index": 0, "delta": {}, "finish_reason": reason(finish)}]}))
+    }
+
+    /// A whole answer.
+    pub(super) fn completion(&self, answer: &str, thinking: &str, finish: Finish, fields: Value) -> Value {
+        let mut message = json!({"role": "assistant", "content": answer});
+        if !thinking.is_empty()
+            && let Some(message) = message.as_object_mut()
+        {
+            message.insert("reasoning_content".to_owned(), thinking.into());
+        }
+        let mut all = self.wrap(
+            "chat.completion",
+            json!({"choices": [{"index": 0, "message": message, "finish_reason": reason(finish)}]}),
+        );
+        if let (Some(all), Value::Object(fields)) = (all.as_object_mut(), fields) {
+            all.extend(fields);
+        }
+        all
+    }
+}
+
+fn reason(finish: Finish) -> &'static str {
+    match finish {
+        Finish::Stop => "stop",
+        Finish::Length => "length",
+    }
+}
+
+/// llama-server's `timings`, with `queue_ms` and `load_ms` of our own.
+pub(super) fn timings(t: &JobTimings, load_ms: f64) -> Value {
+    let per = |ms: f64, n: u32| if n > 0 { Some(ms / f64::from(n)) } else { None };
+    let rate = |ms: f64, n: u32| if ms > 0.0 { Some(f64::from(n) / ms * 1000.0) } else { None };
+    json!({
+        "cache_n": t.cache_n,
+        "prompt_n": t.prompt_n,
+        "prompt_ms": t.prompt_ms,
+        "prompt_per_token_ms": per(t.prompt_ms, t.prompt_n),
+        "prompt_per_second": rate(t.prompt_ms, t.prompt_n),
+        "predicted_n": t.predicted_n,
+        "predicted_ms": t.predicted_ms,
+        "predicted_per_token_ms": per(t.predicted_ms, t.predicted_n),
+        "predicted_per_second": rate(t.predicted_ms, t.predicted_n),
+        "queue_ms": t.queue_ms,
+        "load_ms": load_ms,
+    })
+}
+
+/// OpenAI's `usage`.
+pub(super) fn usage(t: &JobTimings) -> Value {
+    let prompt = t.cache_n + t.prompt_n;
+    json!({
+        "completion_tokens": t.predicted_n,
+        "prompt_tokens": prompt,
+        "total_tokens": prompt + t.predicted_n,
+        "prompt_tokens_details": {"cached_tokens": t.cache_n},
+    })
+}
+
+/// One event of a stream.
+pub(super) fn event(out: &mut String, data: &Value) {
+    use std::fmt::Write;
+    let _ = write!(out, "data: {data}\n\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn speeds_of_nothing_are_absent() {
+        let empty = timings(&JobTimings::default(), 0.0);
+        assert_eq!(empty["prompt_per_second"], Value::Null);
+        assert_eq!(empty["predicted_per_token_ms"], Value::Null);
+        let t = JobTimings {
+            cache_n: 10,
+            prompt_n: 20,
+            prompt_ms: 100.0,
+            predicted_n: 5,
+            predicted_ms: 50.0,
+            queue_ms: 1.0,
+        };
+        assert_eq!(timings(&t, 7.0)["prompt_per_second"], 200.0);
+        assert_eq!(usage(&t)["prompt_tokens"], 30);
+        assert_eq!(usage(&t)["total_tokens"], 35);
+    }
+}

@@ -1,0 +1,113 @@
+//! `/health`, `/props`, `/metrics`, `/engine/status`, `/engine/shutdown`.
+
+use super::super::host::{Host, State as ModelState};
+use super::super::llama;
+use super::Failure;
+use super::chat::resolve;
+use axum::extract::{Query, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::fmt::Write;
+use std::sync::atomic::Ordering;
+
+pub(super) async fn health() -> Response {
+    axum::Json(json!({"status": "ok"})).into_response()
+}
+
+/// Of the engine, or with `?model=` of a model; asking never loads one.
+pub(super) async fn props(
+    State(host): State<Host>,
+    Query(query): Query<HashMap<String, String>>,
+) -> Result<Response, Failure> {
+    let Some(name) = query.get("model") else {
+        return Ok(axum::Json(json!({
+            "role": "router",
+            "build_info": concat!("duet-", env!("CARGO_PKG_VERSION")),
+            "models_autoload": true,
+            "max_instances": null,
+        }))
+        .into_response());
+    };
+    let (id, path) = resolve(&host, name)?;
+    let mut props = json!({"model_path": path, "model_alias": id, "is_sleeping": false});
+    if let (ModelState::Loaded(resident), Some(object)) = (host.state(&id), props.as_object_mut()) {
+        object.insert("total_slots".to_owned(), resident.options.slots.into());
+        object.insert("chat_template".to_owned(), resident.template.source().into());
+        let settings = json!({"n_ctx": resident.options.context, "params": {}});
+        object.insert("default_generation_settings".to_owned(), settings);
+    }
+    Ok(axum::Json(props).into_response())
+}
+
+/// Prometheus text with llama-server's names, labelled by model.
+pub(super) async fn metrics(State(host): State<Host>) -> Response {
+    let mut out = String::new();
+    let all: Vec<_> = host.residents().iter().map(|r| (r.id.clone(), r.stats.read())).collect();
+    type Read = fn(&super::super::host::Counters) -> f64;
+    let rows: [(&str, &str, &str, Read); 8] = [
+        ("prompt_tokens_total", "counter", "Prompt tokens evaluated", |c| c.prompt_tokens as f64),
+        ("prompt_seconds_total", "counter", "Time of prefill", |c| c.prompt_seconds),
+        ("tokens_predicted_total", "counter", "Tokens produced", |c| c.output_tokens as f64),
+        ("tokens_predicted_seconds_total", "counter", "Time of decode", |c| c.output_seconds),
+        ("requests_processing", "gauge", "Requests in a slot", |c| c.busy as f64),
+        ("requests_deferred", "gauge", "Requests without a slot", |c| c.queued as f64),
+        ("requests_cancelled_total", "counter", "Requests cancelled", |c| c.cancelled as f64),
+        ("kv_cache_tokens", "gauge", "Tokens in the KV cache", |c| c.cells as f64),
+    ];
+    for (name, kind, help, read) in rows {
+        let _ = writeln!(out, "# HELP llamacpp:{name} {help}.\n# TYPE llamacpp:{name} {kind}");
+        for (id, counters) in &all {
+            let label = id.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', " ");
+            let _ = writeln!(out, "llamacpp:{name}{{model=\"{label}\"}} {}", read(counters));
+        }
+    }
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], out).into_response()
+}
+
+pub(super) async fn status(State(host): State<Host>) -> Response {
+    let models: Vec<Value> = host
+        .residents()
+        .iter()
+        .map(|resident| {
+            let counters = resident.stats.read();
+            json!({
+                "id": resident.id,
+                "path": resident.path,
+                "state": "loaded",
+                "bytes": {
+                    "weights": resident.need.weights,
+                    "kv": resident.need.kv,
+                    "compute": resident.need.compute,
+                },
+                "context": resident.options.context,
+                "threads": resident.options.threads,
+                "slots": resident.options.slots,
+                "slots_used": counters.busy,
+                "queued": counters.queued,
+                "cached_tokens": counters.cells,
+                "pinned": false,
+                "last_used": resident.last_used.load(Ordering::Relaxed),
+                "load_ms": resident.load_ms,
+                "prefill_tokens_per_s": counters.prefill_rate,
+                "decode_tokens_per_s": counters.decode_rate,
+            })
+        })
+        .collect();
+    axum::Json(json!({
+        "version": crate::VERSION,
+        "pid": std::process::id(),
+        "uptime_s": host.uptime(),
+        "devices": llama::devices(),
+        "models": models,
+        "queue": host.load(),
+    }))
+    .into_response()
+}
+
+/// Running answers go on, new ones are refused, then the engine ends.
+pub(super) async fn shutdown(State(host): State<Host>) -> Response {
+    host.close();
+    axum::Json(json!({"success": true})).into_response()
+}

@@ -1,0 +1,129 @@
+//! What a model thread is asked to do, and what it answers: plain data over channels.
+
+use crate::chat::{Channel, Finish, GenErrorKind};
+use std::time::Instant;
+use tokio::sync::mpsc::UnboundedSender;
+
+/// A token id of the model's vocabulary.
+pub type TokenId = i32;
+
+/// One generation, tokenised.
+#[derive(Debug)]
+pub struct Job {
+    /// The whole prompt.
+    pub prompt: Vec<TokenId>,
+    /// Upper bound on output tokens; 0 only prefills. Bounded by the context in any case.
+    pub max_tokens: Option<u32>,
+    /// How to choose tokens.
+    pub sampling: SamplerSpec,
+    /// Strings that end the answer.
+    pub stop: Vec<String>,
+    /// Keep going past end-of-generation tokens (for measurements).
+    pub ignore_eos: bool,
+    /// Whether the KV cache of earlier requests may be used.
+    pub cache_prompt: bool,
+    /// Whether the prompt ends inside an open thinking tag.
+    pub thinking_opened: bool,
+    /// When the request arrived.
+    pub arrived: Instant,
+    /// Where the answer goes. A closed receiver cancels. Unbounded: what can be in it is bounded by the
+    /// context, and a slow reader must never hold up other sequences of the batch.
+    pub events: UnboundedSender<JobEvent>,
+}
+
+/// Sampling settings with every gap filled.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SamplerSpec {
+    /// 0 or less is greedy.
+    pub temperature: f32,
+    /// 0 keeps all.
+    pub top_k: i32,
+    /// 1 keeps all.
+    pub top_p: f32,
+    /// 0 keeps all.
+    pub min_p: f32,
+    /// 1 is off.
+    pub repeat_penalty: f32,
+    /// How many recent tokens penalties look at.
+    pub repeat_last_n: i32,
+    /// 0 is off.
+    pub presence_penalty: f32,
+    /// 0 is off.
+    pub frequency_penalty: f32,
+    /// Seed of the random numbers.
+    pub seed: u32,
+    /// Added to logits.
+    pub logit_bias: Vec<(TokenId, f32)>,
+    /// A grammar in GBNF with the root rule `root`.
+    pub grammar: Option<String>,
+}
+
+/// What a model thread says about a job. Ends with one `Done` or `Failed`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum JobEvent {
+    /// Waiting for a slot behind this many jobs.
+    Queued {
+        /// Jobs ahead.
+        ahead: u32,
+    },
+    /// Part of the prompt is evaluated.
+    Prefill {
+        /// Tokens done, cached ones included.
+        done: u32,
+        /// Tokens of the prompt.
+        total: u32,
+        /// Tokens from the cache.
+        cached: u32,
+        /// Time so far.
+        ms: f64,
+    },
+    /// Text, whole characters only.
+    Text {
+        /// Answer or thinking.
+        channel: Channel,
+        /// The text.
+        text: String,
+        /// Tokens produced so far.
+        tokens: u32,
+    },
+    /// Complete.
+    Done {
+        /// Why it ended.
+        finish: Finish,
+        /// Measurements.
+        timings: JobTimings,
+    },
+    /// Not complete.
+    Failed {
+        /// What kind.
+        kind: GenErrorKind,
+        /// One or two lines.
+        message: String,
+    },
+}
+
+/// What was measured of one job. Milliseconds on the engine's monotonic clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct JobTimings {
+    /// From arrival at the thread to the start of prefill.
+    pub queue_ms: f64,
+    /// Prompt tokens from the KV cache.
+    pub cache_n: u32,
+    /// Prompt tokens evaluated.
+    pub prompt_n: u32,
+    /// Time for those.
+    pub prompt_ms: f64,
+    /// Tokens produced, the one that ended the answer included.
+    pub predicted_n: u32,
+    /// Time for those.
+    pub predicted_ms: f64,
+}
+
+/// What a model thread can be told.
+#[derive(Debug)]
+pub enum Command {
+    /// Generate.
+    Generate(Box<Job>),
+    /// End: running jobs fail, the memory is freed.
+    Unload,
+}

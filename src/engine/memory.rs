@@ -1,0 +1,282 @@
+//! Whether a model fits: what it needs, what is free, and what to say when it doesn't.
+//!
+//! The estimate is a lower bound made before anything is loaded, so that the hopeless case is refused with
+//! numbers instead of ending the engine. It knows main memory only, not the memory of accelerators.
+
+use super::gguf::ModelInfo;
+
+/// The part of the available memory a model may take, in percent.
+const USABLE_PERCENT: u64 = 85;
+/// Bytes of one number in the KV cache (f16).
+const KV_NUMBER: u64 = 2;
+/// llama.cpp rounds the cache up to this many tokens.
+const CACHE_PADDING: u64 = 256;
+
+/// How much memory a loaded model takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Need {
+    /// Bytes of weights. Mapped ones count too: they must be in memory to run at speed.
+    pub weights: u64,
+    /// Bytes of the KV cache and recurrent state, for all slots.
+    pub kv: u64,
+    /// Bytes of scratch memory, at least.
+    pub compute: u64,
+}
+
+impl Need {
+    /// All of it, in bytes.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.weights.saturating_add(self.kv).saturating_add(self.compute)
+    }
+}
+
+/// How a context is set up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Tokens over all slots.
+    pub context: u32,
+    /// Sequences served at once.
+    pub slots: u32,
+    /// Tokens evaluated at once, at most.
+    pub batch: u32,
+}
+
+/// Estimates what a model needs with this context.
+#[must_use]
+pub fn need(info: &ModelInfo, shape: Shape) -> Need {
+    let batch = u64::from(shape.batch);
+    let logits = batch.saturating_mul(info.vocabulary).saturating_mul(4);
+    let widest = info.feed_forward.saturating_mul(2).max(info.embedding.saturating_mul(4));
+    Need {
+        weights: info.tensor_bytes,
+        kv: kv_bytes(info, shape)
+            .saturating_add(info.recurrent_bytes.saturating_mul(u64::from(shape.slots.max(1)))),
+        compute: logits.saturating_add(batch.saturating_mul(widest).saturating_mul(4)),
+    }
+}
+
+/// Bytes of the KV cache in f16. A layer with a sliding window keeps that window for each slot and the
+/// batch, not the whole context.
+#[must_use]
+pub fn kv_bytes(info: &ModelInfo, shape: Shape) -> u64 {
+    let padded = |tokens: u64| tokens.saturating_add(CACHE_PADDING - 1) / CACHE_PADDING * CACHE_PADDING;
+    let whole = padded(u64::from(shape.context));
+    if let Some(rank) = info.kv_lora_rank {
+        // Compressed: one vector for keys and values together, with the rotated part (64 where not said).
+        let rotated = info.key_length.saturating_sub(info.value_length).max(64);
+        return whole
+            .saturating_mul(info.layers)
+            .saturating_mul(rank.saturating_add(rotated))
+            .saturating_mul(KV_NUMBER);
+    }
+    let window = info.sliding_window.map_or(whole, |window| {
+        let all = window.saturating_mul(u64::from(shape.slots.max(1))).saturating_add(u64::from(shape.batch));
+        padded(all).min(whole)
+    });
+    let per_head = info.key_length.saturating_add(info.value_length).saturating_mul(KV_NUMBER);
+    info.heads_kv.iter().enumerate().fold(0_u64, |sum, (layer, heads)| {
+        let tokens = if info.windowed.get(layer) == Some(&true) { window } else { whole };
+        sum.saturating_add(heads.saturating_mul(per_head).saturating_mul(tokens))
+    })
+}
+
+/// Memory that can be had now without pushing anything out, in bytes; none when the system doesn't say.
+#[must_use]
+pub fn available() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let free = parse_meminfo(&text)?;
+    // Inside a container the limit of the control group comes first.
+    Some(cgroup_free().map_or(free, |limit| limit.min(free)))
+}
+
+fn parse_meminfo(text: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+/// What the control group leaves, when it sets a limit.
+fn cgroup_free() -> Option<u64> {
+    let read = |name: &str| std::fs::read_to_string(format!("/sys/fs/cgroup/{name}")).ok();
+    let number = |text: String| text.trim().parse::<u64>().ok();
+    let limit = number(read("memory.max")?)?;
+    let used = number(read("memory.current")?)?;
+    // Cached file pages are given back under pressure.
+    let cached = read("memory.stat")?
+        .lines()
+        .find_map(|line| line.strip_prefix("inactive_file "))
+        .and_then(|n| n.trim().parse::<u64>().ok())
+        .unwrap_or(0);
+    Some(limit.saturating_sub(used.saturating_sub(cached)))
+}
+
+/// Refuses a model that would not fit into `available` bytes.
+///
+/// # Errors
+/// Two lines with all the numbers, and a next step: the largest context that fits, or a smaller model.
+pub fn check(name: &str, info: &ModelInfo, shape: Shape, available: u64) -> Result<Need, String> {
+    let need = need(info, shape);
+    let usable = available / 100 * USABLE_PERCENT;
+    if need.total() <= usable {
+        return Ok(need);
+    }
+    let numbers = format!(
+        "{name} does not fit: it needs {} (weights {}, {} tokens of context {}, compute {}) and {} of {} available may be used",
+        size(need.total()),
+        size(need.weights),
+        shape.context,
+        size(need.kv),
+        size(need.compute),
+        size(usable),
+        size(available),
+    );
+    let next = match largest_context(info, shape, usable) {
+        Some(context) => format!("set engine.context to {context} or less, or choose a smaller model"),
+        None => "choose a smaller model or a smaller quantisation, or free memory".to_owned(),
+    };
+    Err(format!("{numbers}\n{next}"))
+}
+
+/// The largest context, in steps of 256 tokens, that fits into `usable` bytes; none when not even 512 do.
+fn largest_context(info: &ModelInfo, shape: Shape, usable: u64) -> Option<u32> {
+    let fits = |steps: u32| need(info, Shape { context: steps * 256, ..shape }).total() <= usable;
+    // The need never shrinks with the context, so halving the interval finds the border.
+    let (mut low, mut high) = (2, shape.context / 256);
+    if low > high || !fits(low) {
+        return None;
+    }
+    while low < high {
+        let middle = low + (high - low).div_ceil(2);
+        if fits(middle) { low = middle } else { high = middle - 1 }
+    }
+    Some(low * 256)
+}
+
+/// A size for people: `1.4 GiB`.
+#[must_use]
+pub fn size(bytes: u64) -> String {
+    const UNITS: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    for (unit, one) in UNITS {
+        if bytes >= one {
+            return format!("{:.1} {unit}", bytes as f64 / one as f64);
+        }
+    }
+    format!("{bytes} B")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pretty_assertions::assert_eq;
+
+    fn llama(layers: u64, kv_heads: u64, tensor_bytes: u64) -> ModelInfo {
+        ModelInfo {
+            layers,
+            heads_kv: vec![kv_heads; usize::try_from(layers).unwrap()],
+            key_length: 128,
+            value_length: 128,
+            embedding: 4096,
+            feed_forward: 14336,
+            vocabulary: 128_256,
+            tensor_bytes,
+            ..ModelInfo::default()
+        }
+    }
+
+    const SHAPE: Shape = Shape { context: 8192, slots: 4, batch: 512 };
+
+    #[test]
+    fn known_models_take_what_is_known() {
+        let small = llama(32, 8, 0);
+        let at = |context: u32| Shape { context, ..SHAPE };
+        assert_eq!(kv_bytes(&small, at(256)), 256 * (128 << 10));
+        assert_eq!(kv_bytes(&small, SHAPE), 1 << 30);
+        let large = llama(80, 8, 0);
+        assert_eq!(kv_bytes(&large, at(256)), 256 * (320 << 10));
+        assert_eq!(kv_bytes(&large, at(32_768)), 10 << 30);
+        // Logits alone: 512 * 128256 * 4.
+        assert!(need(&small, SHAPE).compute >= 250 << 20);
+    }
+
+    #[test]
+    fn layers_without_a_cache_cost_nothing_and_recurrent_state_counts_per_slot() {
+        let mut info = llama(4, 8, 0);
+        info.heads_kv = vec![0, 8, 0, 8];
+        info.recurrent_bytes = 1000;
+        assert_eq!(need(&info, SHAPE).kv, 8192 * 8192 + 4000);
+    }
+
+    #[test]
+    fn compressed_caches_are_smaller() {
+        let mut info = llama(27, 16, 0);
+        info.kv_lora_rank = Some(512);
+        info.key_length = 192;
+        assert_eq!(kv_bytes(&info, SHAPE), 8192 * 27 * (512 + 64) * 2);
+    }
+
+    #[test]
+    fn windowed_layers_keep_their_window_only() {
+        let mut info = llama(4, 8, 0);
+        info.sliding_window = Some(1024);
+        info.windowed = vec![true, true, true, false];
+        let per_token = 8 * 256 * 2;
+        let shape = Shape { context: 32_768, slots: 1, batch: 512 };
+        assert_eq!(kv_bytes(&info, shape), per_token * (3 * 1536 + 32_768));
+        assert_eq!(kv_bytes(&info, Shape { context: 512, ..shape }), per_token * 4 * 512);
+    }
+
+    #[test]
+    fn what_fits_is_accepted_and_what_does_not_is_told_with_numbers() {
+        let info = llama(32, 8, 4 << 30);
+        let total = need(&info, SHAPE).total();
+        let enough = total / 85 * 100 + 200;
+        assert_eq!(check("m", &info, SHAPE, enough).unwrap().total(), total);
+
+        let error = check("m", &info, SHAPE, 6 << 30).unwrap_err();
+        assert_eq!(error.lines().count(), 2);
+        for part in
+            ["m does not fit", "weights 4.0 GiB", "8192 tokens of context 1.0 GiB", "5.1 GiB of 6.0 GiB"]
+        {
+            assert!(error.contains(part), "{part} in {error}");
+        }
+        let context: u32 =
+            error.split("engine.context to ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+        check("m", &info, Shape { context, ..SHAPE }, 6 << 30).unwrap();
+        check("m", &info, Shape { context: context + 512, ..SHAPE }, 6 << 30).unwrap_err();
+
+        let error = check("m", &info, SHAPE, 1 << 30).unwrap_err();
+        assert!(error.contains("choose a smaller model"), "{error}");
+        assert!(!error.contains("engine.context"), "{error}");
+    }
+
+    #[test]
+    fn absurd_numbers_do_not_overflow() {
+        let mut info = llama(4, 8, u64::MAX);
+        info.heads_kv = vec![u64::MAX; 4];
+        info.vocabulary = u64::MAX;
+        check("m", &info, Shape { context: u32::MAX, slots: u32::MAX, batch: u32::MAX }, u64::MAX)
+            .unwrap_err();
+    }
+
+    #[test]
+    fn meminfo_is_read() {
+        let text = "MemTotal:       16384 kB\nMemFree:  1 kB\nMemAvailable:    8192 kB\n";
+        assert_eq!(parse_meminfo(text), Some(8 << 20));
+        assert_eq!(parse_meminfo("MemTotal: 1 kB\n"), None);
+        assert_eq!(parse_meminfo("MemAvailable: lots kB\n"), None);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn this_machine_says_what_is_available() {
+        assert!(available().unwrap() > 1 << 20);
+    }
+
+    #[test]
+    fn sizes_read_well() {
+        assert_eq!(size(512), "512 B");
+        assert_eq!(size(3 << 29), "1.5 GiB");
+        assert_eq!(size(2_158_400), "2.1 MiB");
+    }
+}

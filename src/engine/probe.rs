@@ -1,0 +1,124 @@
+//! A first load in a process of its own, thrown away after it: what would end the engine ends that one.
+//!
+//! Results are kept by the file's identity and the program's version, so that a model is probed once.
+
+use super::llama::{self, Llama, LoadOptions, Storage};
+use crate::paths::{Paths, create_private};
+use llama_cpp_2::llama_batch::LlamaBatch;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Files larger than this are checked without reading all their weights.
+const WHOLE_LIMIT: u64 = 4 << 30;
+
+/// What the file was when it was probed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Identity {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    modified_s: i64,
+    modified_ns: i64,
+    version: String,
+}
+
+impl Identity {
+    fn of(path: &Path) -> std::io::Result<Self> {
+        let meta = std::fs::metadata(path)?;
+        Ok(Self {
+            device: meta.dev(),
+            inode: meta.ino(),
+            bytes: meta.size(),
+            modified_s: meta.mtime(),
+            modified_ns: meta.mtime_nsec(),
+            version: crate::VERSION.to_owned(),
+        })
+    }
+}
+
+/// Makes sure that this file was loaded once in a process of its own without ending it.
+///
+/// # Errors
+/// One or two lines: the file, what happened, the next step.
+pub fn ensure(path: &Path, paths: &Paths, config_file: Option<&Path>) -> Result<(), String> {
+    let name = path.display();
+    let identity = Identity::of(path).map_err(|e| format!("`{name}`: {e}"))?;
+    let kept = kept_file(path, paths);
+    let known = std::fs::read(&kept).ok().and_then(|text| serde_json::from_slice::<Identity>(&text).ok());
+    if known.as_ref() == Some(&identity) {
+        return Ok(());
+    }
+    let executable = std::env::current_exe().map_err(|e| format!("cannot find this program: {e}"))?;
+    let mut command = Command::new(executable);
+    command.args(["engine", "probe"]).arg(path);
+    if let Some(file) = config_file {
+        command.arg("--config").arg(file);
+    }
+    let mut child = command
+        .env("GGML_NO_BACKTRACE", "1")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|e| format!("cannot check `{name}` before loading it: {e}"))?;
+    let mut words = Vec::new();
+    if let Some(stderr) = child.stderr.take() {
+        let _ = stderr.take(64 * 1024).read_to_end(&mut words);
+    }
+    let status = child.wait().map_err(|e| format!("cannot check `{name}` before loading it: {e}"))?;
+    if status.success() {
+        if let Some(folder) = kept.parent()
+            && create_private(folder).is_ok()
+            && let Ok(text) = serde_json::to_vec(&identity)
+        {
+            let _ = std::fs::write(&kept, text);
+        }
+        return Ok(());
+    }
+    let words = String::from_utf8_lossy(&words);
+    let last = words.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("it left no word");
+    let last = crate::text::shown_line(last, 200);
+    Err(match status.signal() {
+        Some(signal) => format!(
+            "`{name}` ended the process that tried it (signal {signal}): \"{last}\".\nThe file is damaged, or needs a newer engine. Fetch it again or choose another"
+        ),
+        None => format!(
+            "`{name}` can't be loaded: {last}.\nThe file is damaged, or needs a newer engine. Fetch it again or choose another"
+        ),
+    })
+}
+
+fn kept_file(path: &Path, paths: &Paths) -> PathBuf {
+    let hash = Sha256::digest(path.as_os_str().as_encoded_bytes());
+    let name: String = hash.iter().take(12).map(|b| format!("{b:02x}")).collect();
+    paths.cache.join("probes").join(name)
+}
+
+/// What the probing process does: load, make a small context, evaluate one token.
+///
+/// # Errors
+/// What llama.cpp said.
+pub fn run(path: &Path) -> Result<(), String> {
+    let llama = Llama::start()?;
+    let bytes = std::fs::metadata(path).map_err(|e| e.to_string())?.len();
+    let model = llama.load(path, Storage::Mapped, |_| true)?;
+    let options = LoadOptions { context: 256, slots: 1, threads: 1 };
+    let mut context = llama.context(&model, options)?;
+    if bytes > WHOLE_LIMIT {
+        // One token would read every weight of the file from the disk.
+        return Ok(());
+    }
+    let mut batch = LlamaBatch::new(1, 1);
+    batch.add(llama::any_token(&model), 0, &[0], true).map_err(|e| e.to_string())?;
+    context.decode(&mut batch).map_err(|e| e.to_string())?;
+    if context.get_logits_ith(0).iter().any(|l| l.is_finite()) {
+        Ok(())
+    } else {
+        Err("its weights give no finite logits".to_owned())
+    }
+}

@@ -1,0 +1,197 @@
+//! Choosing a token from logits: a plain maximum for greedy decoding, llama.cpp's samplers otherwise.
+
+use super::job::{SamplerSpec, TokenId};
+use llama_cpp_2::context::LlamaContext;
+use llama_cpp_2::model::LlamaModel;
+use llama_cpp_2::sampling::LlamaSampler;
+use llama_cpp_2::token::LlamaToken;
+use llama_cpp_2::token::data::LlamaTokenData;
+use llama_cpp_2::token::data_array::LlamaTokenDataArray;
+use llama_cpp_2::token::logit_bias::LlamaLogitBias;
+
+/// Chooses tokens for one job.
+#[derive(Debug)]
+pub struct Sampler {
+    chain: Option<LlamaSampler>,
+    grammar: Option<LlamaSampler>,
+    /// Tokens that may not be chosen (end of generation, when it is to be ignored).
+    banned: Vec<TokenId>,
+}
+
+/// Why no token could be chosen.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SampleError {
+    /// The weights are broken, or a bias is infinite.
+    #[error("the model produced no finite logits")]
+    NoFiniteLogits,
+    /// The grammar has no way on.
+    #[error("the grammar allows no further token")]
+    GrammarStuck,
+}
+
+/// A grammar that could not be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("grammar does not compile: {0}")]
+pub struct GrammarError(String);
+
+impl Sampler {
+    /// Builds the samplers of `spec`. `banned` are tokens never to choose.
+    ///
+    /// # Errors
+    /// When the grammar does not compile.
+    pub fn new(model: &LlamaModel, spec: &SamplerSpec, banned: Vec<TokenId>) -> Result<Self, GrammarError> {
+        let grammar = match &spec.grammar {
+            Some(text) => {
+                Some(LlamaSampler::grammar(model, text, "root").map_err(|e| GrammarError(e.to_string()))?)
+            }
+            None => None,
+        };
+        let has_penalties =
+            spec.repeat_penalty != 1.0 || spec.presence_penalty != 0.0 || spec.frequency_penalty != 0.0;
+        let is_greedy = spec.temperature <= 0.0;
+        if is_greedy && !has_penalties && spec.logit_bias.is_empty() && grammar.is_none() {
+            return Ok(Self { chain: None, grammar: None, banned });
+        }
+        let vocabulary = model.n_vocab();
+        let mut chain = Vec::new();
+        let mut biases: Vec<LlamaLogitBias> = spec
+            .logit_bias
+            .iter()
+            .filter(|(id, _)| (0..vocabulary).contains(id))
+            .map(|(id, bias)| LlamaLogitBias::new(LlamaToken::new(*id), *bias))
+            .collect();
+        biases.extend(banned.iter().map(|id| LlamaLogitBias::new(LlamaToken::new(*id), f32::NEG_INFINITY)));
+        if !biases.is_empty() {
+            chain.push(LlamaSampler::logit_bias(vocabulary, &biases));
+        }
+        if has_penalties {
+            chain.push(LlamaSampler::penalties(
+                vocabulary,
+                spec.repeat_last_n,
+                spec.repeat_penalty,
+                spec.frequency_penalty,
+                spec.presence_penalty,
+            ));
+        }
+        if is_greedy {
+            chain.push(LlamaSampler::greedy());
+        } else {
+            if spec.top_k > 0 {
+                chain.push(LlamaSampler::top_k(spec.top_k));
+            }
+            if spec.top_p < 1.0 {
+                chain.push(LlamaSampler::top_p(spec.top_p, 1));
+            }
+            if spec.min_p > 0.0 {
+                chain.push(LlamaSampler::min_p(spec.min_p, 1));
+            }
+            chain.push(LlamaSampler::temp(spec.temperature));
+            chain.push(LlamaSampler::dist(spec.seed));
+        }
+        Ok(Self { chain: Some(LlamaSampler::chain(chain, true)), grammar, banned })
+    }
+
+    /// Tells the penalties about the prompt.
+    pub fn accept_prompt(&mut self, prompt: &[TokenId]) {
+        if let Some(chain) = &mut self.chain {
+            chain.accept_many(prompt.iter().map(|id| LlamaToken::new(*id)));
+        }
+    }
+
+    /// Chooses the next token from the logits at batch index `at`.
+    ///
+    /// # Errors
+    /// When no token can be chosen; the caller ends the job.
+    pub fn sample(&mut self, context: &LlamaContext<'_>, at: i32) -> Result<TokenId, SampleError> {
+        let logits = context.get_logits_ith(at);
+        let Some(chain) = &mut self.chain else {
+            return greedy(logits, &self.banned).ok_or(SampleError::NoFiniteLogits);
+        };
+        if !logits.iter().any(|l| l.is_finite()) {
+            return Err(SampleError::NoFiniteLogits);
+        }
+        let mut candidates = context.token_data_array_ith(at);
+        candidates.apply_sampler(chain);
+        let mut token = candidates.selected_token().ok_or(SampleError::NoFiniteLogits)?;
+        if let Some(grammar) = &mut self.grammar {
+            // Cheap first: only the chosen token is checked. The whole vocabulary is run through the
+            // grammar when that one is refused, before anything truncates the candidates.
+            let mut single = LlamaTokenDataArray::new(vec![LlamaTokenData::new(token, 1.0, 0.0)], false);
+            single.apply_sampler(grammar);
+            if single.data.first().is_none_or(|d| d.logit() == f32::NEG_INFINITY) {
+                let mut candidates = context.token_data_array_ith(at);
+                candidates.apply_sampler(grammar);
+                candidates.data.retain(|d| d.logit() > f32::NEG_INFINITY);
+                if candidates.data.is_empty() {
+                    return Err(SampleError::GrammarStuck);
+                }
+                candidates.apply_sampler(chain);
+                token = candidates.selected_token().ok_or(SampleError::GrammarStuck)?;
+            }
+            grammar.try_accept(token).map_err(|_| SampleError::GrammarStuck)?;
+        }
+        chain.accept(token);
+        Ok(token.0)
+    }
+}
+
+/// The token with the largest finite logit that is not banned; the first of equals.
+fn greedy(logits: &[f32], banned: &[TokenId]) -> Option<TokenId> {
+    // Blocks keep the inner loop free of branches, so that it is vectorised: a vocabulary of 150,000
+    // takes some twenty microseconds instead of a hundred.
+    const BLOCK: usize = 64;
+    let mut best = f32::NEG_INFINITY;
+    let mut best_block = None;
+    for (i, block) in logits.chunks(BLOCK).enumerate() {
+        let mut top = f32::NEG_INFINITY;
+        for logit in block {
+            top = if *logit > top { *logit } else { top };
+        }
+        if top > best {
+            best = top;
+            best_block = Some(i);
+        }
+    }
+    let start = best_block? * BLOCK;
+    let index = start + logits.get(start..)?.iter().position(|l| *l == best)?;
+    let token = TokenId::try_from(index).ok()?;
+    if best.is_finite() && !banned.contains(&token) {
+        return Some(token);
+    }
+    // Rare: the winner may not be chosen.
+    (0_i32..)
+        .zip(logits)
+        .filter(|(id, l)| l.is_finite() && !banned.contains(id))
+        .fold(None, |best: Option<(TokenId, f32)>, (id, l)| match best {
+            Some((_, top)) if top >= *l => best,
+            _ => Some((id, *l)),
+        })
+        .map(|(id, _)| id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn greedy_skips_what_may_not_be_chosen() {
+        let mut logits = vec![0.0; 200];
+        logits[130] = 5.0;
+        logits[70] = 4.0;
+        assert_eq!(greedy(&logits, &[]), Some(130));
+        assert_eq!(greedy(&logits, &[130]), Some(70));
+        assert_eq!(greedy(&[f32::NAN, f32::NAN], &[]), None);
+        assert_eq!(greedy(&[f32::NAN, 1.0], &[]), Some(1));
+        assert_eq!(greedy(&[f32::INFINITY, 1.0], &[]), Some(1));
+        assert_eq!(greedy(&[], &[]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn greedy_is_the_first_maximum(logits in prop::collection::vec(-5.0_f32..5.0, 1..300)) {
+            let expected = logits.iter().enumerate().fold(0, |b, (i, l)| if *l > logits[b] { i } else { b });
+            prop_assert_eq!(greedy(&logits, &[]), Some(i32::try_from(expected).unwrap()));
+        }
+    }
+}

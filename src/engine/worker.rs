@@ -1,0 +1,105 @@
+//! `tui engine worker`: the process that does the work. Serves HTTP on the private socket until it is told
+//! to end, or until nobody has been connected for the configured time.
+
+use super::activity::Activity;
+use super::host::Host;
+use super::http;
+use super::socket::Socket;
+use crate::config::Config;
+use crate::error::{AppError, Exit};
+use crate::paths::{Paths, create_private};
+use std::path::Path;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// How long running answers may go on after the engine was told to end.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// Serves until the end.
+///
+/// # Errors
+/// When the socket can't be had or llama.cpp does not start.
+pub fn run(config: &Config, paths: &Paths, config_file: Option<&Path>) -> Result<Exit, AppError> {
+    // Without its supervisor nobody would explain its death or clean up: it ends too.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM));
+    create_private(&paths.runtime)
+        .map_err(|e| AppError::new(Exit::Error, format!("engine: `{}`: {e}", paths.runtime.display())))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| AppError::new(Exit::Error, format!("engine: cannot start: {e}")))?;
+    runtime.block_on(serve(config, paths, config_file))
+}
+
+async fn serve(config: &Config, paths: &Paths, config_file: Option<&Path>) -> Result<Exit, AppError> {
+    let path = paths.engine_socket();
+    let activity = Activity::open(&paths.runtime);
+    let host =
+        Host::new(&config.engine, paths, config_file, activity).map_err(|e| AppError::new(Exit::Error, e))?;
+    let socket = Socket::bind(&path).map_err(|e| {
+        AppError::new(Exit::Error, format!("engine: cannot listen on `{}`: {e}", path.display()))
+            .hint("set DUET_RUNTIME_DIR to a folder of your own")
+    })?;
+    tracing::info!(version = crate::VERSION, socket = %path.display(), "engine ready");
+    let end = ending(host.clone(), socket.connections(), Duration::from_secs(config.engine.linger));
+    let (ended, has_ended) = watch::channel(false);
+    let serving = async {
+        axum::serve(socket, http::router(host.clone()))
+            .with_graceful_shutdown(async move {
+                end.await;
+                let _ = ended.send(true);
+            })
+            .await
+    };
+    // Connections that idle keep a graceful end waiting: it is bounded.
+    let bounded = async {
+        let mut has_ended = has_ended;
+        let _ = has_ended.wait_for(|ended| *ended).await;
+        let deadline = tokio::time::Instant::now() + GRACE;
+        while host.load() > 0 && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        // The last chunks of the last answers still have to leave.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
+    tokio::select! {
+        result = serving => result.map_err(|e| AppError::new(Exit::Error, format!("engine: {e}")))?,
+        () = bounded => {}
+    }
+    let _ = std::fs::remove_file(&path);
+    tracing::info!("engine ended");
+    Ok(Exit::Ok)
+}
+
+/// Returns when the engine shall end: told to by a client or a signal, or nobody there for `linger`.
+async fn ending(host: Host, mut connections: watch::Receiver<usize>, linger: Duration) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let terminated = async {
+        let Ok(mut term) = signal(SignalKind::terminate()) else { return std::future::pending().await };
+        let Ok(mut interrupt) = signal(SignalKind::interrupt()) else { return std::future::pending().await };
+        tokio::select! { _ = term.recv() => {}, _ = interrupt.recv() => {} }
+    };
+    let told = async {
+        let mut changed = host.changed();
+        while !host.is_closing() {
+            if changed.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    };
+    let abandoned = async {
+        loop {
+            if connections.wait_for(|n| *n == 0).await.is_err() {
+                return std::future::pending().await;
+            }
+            let somebody_came = connections.wait_for(|n| *n > 0);
+            if tokio::time::timeout(linger, somebody_came).await.is_err() {
+                tracing::info!(seconds = linger.as_secs(), "nobody is connected any more");
+                return;
+            }
+        }
+    };
+    tokio::select! { () = terminated => {}, () = told => {}, () = abandoned => {} }
+    host.close();
+}

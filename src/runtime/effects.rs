@@ -1,0 +1,344 @@
+//! Runs what the app asks for: generations, the store, backends, the clipboard, themes.
+//!
+//! Every task it starts is kept here and ends with it. Nothing here blocks; answers come back as news.
+
+mod generate;
+mod store_gate;
+
+pub(super) use store_gate::StoreGate;
+
+use super::clipboard::{self, Place, RealWays};
+use super::clock::Clock;
+use super::event_loop::{News, Run};
+use super::last_words::LastWords;
+use crate::app::{CopyWhat, Effect, EngineNews, Model, Msg};
+use crate::backend::{Backend, Backends, EngineEvent};
+use crate::chat::{GenError, GenErrorKind, GenEvent, GenKey};
+use crate::config::ClipboardMode;
+use crate::theme::Theme;
+use futures_util::{FutureExt, StreamExt};
+use std::collections::HashMap;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use tokio::sync::{Mutex, mpsc};
+use tokio::task::JoinSet;
+
+/// A running task; dropping it ends it.
+#[derive(Debug)]
+struct Task(tokio::task::JoinHandle<()>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn start(work: impl Future<Output = ()> + 'static) -> Task {
+    Task(tokio::task::spawn_local(work))
+}
+
+/// Whether themes may bring colours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Colours {
+    /// They may.
+    Allowed,
+    /// `NO_COLOR` is set, or the terminal has none.
+    Unwanted,
+}
+
+impl Colours {
+    /// Reads `NO_COLOR` and `TERM`.
+    pub(super) fn from_env() -> Self {
+        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Self::of(no_color, std::env::var("TERM").ok().as_deref())
+    }
+
+    fn of(no_color: bool, term: Option<&str>) -> Self {
+        let is_mono = term.is_none_or(|term| {
+            term.is_empty() || term == "dumb" || term.ends_with("-mono") || term.starts_with("vt1")
+        });
+        if no_color || is_mono { Self::Unwanted } else { Self::Allowed }
+    }
+
+    /// The theme as it may be used.
+    pub(super) fn apply(self, theme: Theme) -> Theme {
+        match self {
+            Self::Allowed => theme,
+            Self::Unwanted => theme.without_colour(),
+        }
+    }
+}
+
+/// What the runner needs to know.
+#[derive(Debug)]
+pub(super) struct Means {
+    /// The backends.
+    pub(super) backends: Backends,
+    /// Where answers go.
+    pub(super) news: mpsc::Sender<News>,
+    /// The time.
+    pub(super) clock: Clock,
+    /// The store, once it is open.
+    pub(super) store: StoreGate,
+    /// How to copy.
+    pub(super) clipboard: (ClipboardMode, Place, RealWays),
+    /// The session database.
+    pub(super) database: PathBuf,
+    /// The user's themes.
+    pub(super) themes: PathBuf,
+    /// Whether they may have colours.
+    pub(super) colours: Colours,
+    /// What to remember for an end in the middle.
+    pub(super) last_words: Arc<LastWords>,
+}
+
+/// Sessions offered in the list.
+const SESSIONS_LISTED: usize = 500;
+
+/// The runner and its tasks.
+#[derive(Debug)]
+pub(super) struct Runner {
+    backends: Backends,
+    news: mpsc::Sender<News>,
+    clock: Clock,
+    store: StoreGate,
+    clipboard: (ClipboardMode, Place, Rc<Mutex<RealWays>>),
+    database: PathBuf,
+    themes: PathBuf,
+    colours: Colours,
+    last_words: Arc<LastWords>,
+    generations: HashMap<GenKey, Task>,
+    watches: HashMap<String, Task>,
+    others: JoinSet<()>,
+}
+
+impl Runner {
+    /// A runner with nothing to do.
+    pub(super) fn new(means: Means) -> Self {
+        let (mode, place, ways) = means.clipboard;
+        Self {
+            backends: means.backends,
+            news: means.news,
+            clock: means.clock,
+            store: means.store,
+            clipboard: (mode, place, Rc::new(Mutex::new(ways))),
+            database: means.database,
+            themes: means.themes,
+            colours: means.colours,
+            last_words: means.last_words,
+            generations: HashMap::new(),
+            watches: HashMap::new(),
+            others: JoinSet::new(),
+        }
+    }
+
+    /// Stays connected to the engine of this machine and asks every other backend for its models.
+    pub(super) fn watch_backends(&mut self) {
+        for backend in self.backends.all().to_vec() {
+            if backend.is_engine() {
+                self.watch(backend, Vec::new());
+            } else {
+                self.list_models(backend);
+            }
+        }
+    }
+
+    /// Ends every task.
+    pub(super) fn stop(&mut self) {
+        self.generations.clear();
+        self.watches.clear();
+        self.others.abort_all();
+    }
+
+    fn spawn(&mut self, work: impl Future<Output = ()> + 'static) {
+        while self.others.try_join_next().is_some() {}
+        self.others.spawn_local(work);
+    }
+
+    /// The backend of this name; where there is none, an error notice says so.
+    fn backend(&mut self, name: &str) -> Option<Backend> {
+        let found = self.backends.get(name).cloned();
+        if found.is_none() {
+            let news = self.news.clone();
+            let text = format!("no backend `{name}`");
+            self.spawn(async move { notice_error(&news, text).await });
+        }
+        found
+    }
+
+    fn watch(&mut self, backend: Backend, load: Vec<String>) {
+        let name = backend.name().to_owned();
+        self.watches.insert(name, start(watch(backend, load, self.news.clone())));
+    }
+
+    fn list_models(&mut self, backend: Backend) {
+        let news = self.news.clone();
+        self.spawn(async move {
+            let result = backend.models().await.map_err(|error| error.message);
+            let backend = backend.name().to_owned();
+            let _ = news.send(Msg::Models { backend, result }.into()).await;
+        });
+    }
+
+    fn generate(&mut self, key: GenKey, backend: &str, request: crate::chat::GenRequest) {
+        self.generations.retain(|_, task| !task.0.is_finished());
+        let events = self.backends.get(backend).map_or_else(
+            || {
+                let error = GenError::new(GenErrorKind::Unreachable, format!("no backend `{backend}`"));
+                futures_util::stream::iter([GenEvent::Failed(error)]).boxed()
+            },
+            // Nothing leaves before everything given to the store is on disk.
+            |backend| {
+                let backend = backend.clone();
+                async move { backend.generate(request) }.flatten_stream().boxed()
+            },
+        );
+        let work = generate::forward(key, events, self.store.clone(), self.news.clone(), self.clock);
+        self.generations.insert(key, start(work));
+    }
+
+    fn copy(&mut self, text: String, what: &CopyWhat) {
+        let what = match what {
+            CopyWhat::Answer => "answer".to_owned(),
+            CopyWhat::Code { number } => format!("code block {number}"),
+        };
+        let (mode, place, ways) = self.clipboard.clone();
+        let news = self.news.clone();
+        self.spawn(async move {
+            let outcome = clipboard::copy(&text, mode, place, &mut *ways.lock().await).await;
+            let _ = news.send(Msg::Copied { what, outcome }.into()).await;
+        });
+    }
+
+    /// Reads the session database away from the loop.
+    fn read_store(&mut self, read: impl FnOnce(&Path) -> Msg + Send + 'static) {
+        let (news, path) = (self.news.clone(), self.database.clone());
+        self.spawn(async move {
+            if let Ok(msg) = tokio::task::spawn_blocking(move || read(&path)).await {
+                let _ = news.send(msg.into()).await;
+            }
+        });
+    }
+
+    fn load_theme(&mut self, name: String) {
+        let (news, themes, colours) = (self.news.clone(), self.themes.clone(), self.colours);
+        self.spawn(async move {
+            let wanted = name.clone();
+            let loaded = tokio::task::spawn_blocking(move || Theme::load(&wanted, Some(&themes))).await;
+            let news_of_it = match loaded.map_err(|error| error.to_string()).and_then(|loaded| loaded) {
+                Ok((theme, warnings)) => {
+                    let msg = Msg::ThemeLoaded { name, result: Ok(warnings) };
+                    News::Theme(Box::new(colours.apply(theme)), msg)
+                }
+                Err(error) => News::Msg(Msg::ThemeLoaded { name, result: Err(error) }),
+            };
+            let _ = news.send(news_of_it).await;
+        });
+    }
+}
+
+impl Run for Runner {
+    fn run(&mut self, effect: Effect) {
+        match effect {
+            Effect::Generate { key, backend, request } => self.generate(key, &backend, *request),
+            Effect::Cancel(key) => drop(self.generations.remove(&key)),
+            Effect::Store(job) => self.store.send(job),
+            Effect::ListModels { backend } => {
+                if let Some(backend) = self.backend(&backend) {
+                    self.list_models(backend);
+                }
+            }
+            Effect::LoadModel { backend, model } => {
+                if let Some(backend) = self.backend(&backend) {
+                    let news = self.news.clone();
+                    self.spawn(async move { load(&backend, &model, &news).await });
+                }
+            }
+            Effect::RestartEngine { models } => {
+                let engine = self.backends.all().iter().find(|backend| backend.is_engine()).cloned();
+                if let Some(engine) = engine {
+                    self.watch(engine, models);
+                }
+            }
+            Effect::Copy { text, what } => self.copy(text, &what),
+            Effect::LoadTheme { name } => self.load_theme(name),
+            Effect::ListSessions => {
+                self.read_store(|path| Msg::Sessions { result: crate::store::list(path, SESSIONS_LISTED) })
+            }
+            Effect::LoadSession { id } => self.read_store(move |path| Msg::SessionLoaded {
+                result: crate::store::load(path, &id).map(|saved| (saved.record, saved.turns)),
+            }),
+            Effect::Timer { .. } | Effect::Redraw | Effect::Suspend | Effect::Quit { .. } => {
+                // The loop's own; they don't come here.
+            }
+        }
+    }
+
+    fn after(&mut self, model: &Model) {
+        self.last_words.note(model);
+    }
+}
+
+/// Forwards what happens to the engine; loads `models` once it answers.
+async fn watch(backend: Backend, mut models: Vec<String>, news: mpsc::Sender<News>) {
+    let name = backend.name().to_owned();
+    let mut events = backend.watch();
+    let mut loads = JoinSet::new();
+    while let Some(event) = events.next().await {
+        let cards = |cards| Msg::Models { backend: name.clone(), result: Ok(cards) };
+        let messages = match event {
+            EngineEvent::Starting => vec![Msg::Engine(EngineNews::Starting)],
+            EngineEvent::Ready(ready) => {
+                let (backend, news, models) = (backend.clone(), news.clone(), std::mem::take(&mut models));
+                loads.spawn_local(async move {
+                    for model in models {
+                        load(&backend, &model, &news).await;
+                    }
+                });
+                vec![Msg::Engine(EngineNews::Ready), cards(ready)]
+            }
+            EngineEvent::Models(changed) => vec![cards(changed)],
+            EngineEvent::Died { message, residents } => {
+                vec![Msg::Engine(EngineNews::Died { message, residents })]
+            }
+            EngineEvent::Failed(message) => vec![Msg::Engine(EngineNews::Failed { message })],
+        };
+        for msg in messages {
+            if news.send(msg.into()).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+async fn load(backend: &Backend, model: &str, news: &mpsc::Sender<News>) {
+    if let Err(error) = backend.load(model).await {
+        notice_error(news, error.message).await;
+    }
+}
+
+async fn notice_error(news: &mpsc::Sender<News>, text: String) {
+    let _ = news.send(Msg::Notice { text, is_error: true }.into()).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_need_a_terminal_that_has_them_and_a_person_who_wants_them() {
+        for (no_color, term, expected) in [
+            (false, Some("xterm-256color"), Colours::Allowed),
+            (false, Some("linux"), Colours::Allowed),
+            (true, Some("xterm-256color"), Colours::Unwanted),
+            (false, Some("xterm-mono"), Colours::Unwanted),
+            (false, Some("vt100"), Colours::Unwanted),
+            (false, Some("dumb"), Colours::Unwanted),
+            (false, None, Colours::Unwanted),
+        ] {
+            assert_eq!(Colours::of(no_color, term), expected, "{no_color} {term:?}");
+        }
+    }
+}

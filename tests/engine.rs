@@ -1,0 +1,375 @@
+//! The engine process from outside: its HTTP routes on a real socket, with the fixture models.
+//!
+//! The fixture models answer known prompts word for word, so whole answers are compared: a wrong
+//! template, a broken cache or a lost token shows at once.
+#![cfg(feature = "local")]
+
+#[path = "support/engine.rs"]
+mod support;
+
+use serde_json::{Value, json};
+use support::{Engine, answers};
+
+fn ask(engine: &Engine, model: &str, system: Option<&str>, turns: &[&str]) -> Value {
+    let mut messages = Vec::new();
+    if let Some(system) = system {
+        messages.push(json!({"role": "system", "content": system}));
+    }
+    for (i, text) in turns.iter().enumerate() {
+        messages.push(json!({"role": if i % 2 == 0 { "user" } else { "assistant" }, "content": text}));
+    }
+    engine.chat(&json!({"model": model, "temperature": 0, "messages": messages}))
+}
+
+fn text(answer: &Value) -> &str {
+    answer["choices"][0]["message"]["content"].as_str().unwrap_or_else(|| panic!("no text in {answer}"))
+}
+
+#[test]
+fn every_known_prompt_is_answered_word_for_word() {
+    let engine = Engine::start();
+    let known = answers();
+    for (name, model) in [("builtin", "builtin".to_owned()), ("large", support::large())] {
+        for pair in known[name]["pairs"].as_array().unwrap() {
+            let answer = ask(&engine, &model, pair["system"].as_str(), &[pair["prompt"].as_str().unwrap()]);
+            assert_eq!(text(&answer), pair["answer"].as_str().unwrap(), "{name}: {}", pair["prompt"]);
+            assert_eq!(answer["choices"][0]["finish_reason"], "stop");
+        }
+        for dialogue in known[name]["dialogues"].as_array().unwrap() {
+            let (first, second) = (&dialogue[0], &dialogue[1]);
+            let turns = [&first["prompt"], &first["answer"], &second["prompt"]].map(|v| v.as_str().unwrap());
+            assert_eq!(text(&ask(&engine, &model, None, &turns)), second["answer"].as_str().unwrap());
+        }
+    }
+}
+
+#[test]
+fn a_second_turn_evaluates_only_what_is_new() {
+    let engine = Engine::start();
+    let first = ask(&engine, "builtin", None, &["Count from 1 to 50"]);
+    let counted = text(&first).to_owned();
+    let produced = first["timings"]["predicted_n"].as_u64().unwrap();
+    let prompt = first["timings"]["prompt_n"].as_u64().unwrap();
+    assert_eq!(first["timings"]["cache_n"], 0);
+    let second = ask(&engine, "builtin", None, &["Count from 1 to 50", &counted, "Thank you"]);
+    assert_eq!(text(&second), "You are welcome!");
+    // Everything evaluated so far but the token that ended the first answer, which was never evaluated.
+    assert_eq!(second["timings"]["cache_n"].as_u64().unwrap(), prompt + produced - 1);
+    assert_eq!(second["usage"]["prompt_tokens_details"]["cached_tokens"], second["timings"]["cache_n"]);
+    // Another conversation, then back: each keeps its own slot.
+    ask(&engine, "builtin", None, &["List the planets"]);
+    let third = ask(
+        &engine,
+        "builtin",
+        None,
+        &["Count from 1 to 50", &counted, "Thank you", "You are welcome!", "Hello"],
+    );
+    assert_eq!(text(&third), "Hello! How can I help you today?");
+    assert!(third["timings"]["cache_n"].as_u64().unwrap() > prompt + produced, "{}", third["timings"]);
+    // Without the cache the answer is the same.
+    let body = json!({"model": "builtin", "temperature": 0, "cache_prompt": false,
+        "messages": [{"role": "user", "content": "Count from 1 to 50"}]});
+    let uncached = engine.chat(&body);
+    assert_eq!(uncached["timings"]["cache_n"], 0);
+    assert_eq!(text(&uncached), counted);
+}
+
+#[test]
+fn a_stream_is_llama_servers() {
+    let engine = Engine::start();
+    let mut stream = engine.stream(&json!({
+        "model": "builtin", "temperature": 0, "stream": true, "return_progress": true,
+        "stream_options": {"include_usage": true},
+        "messages": [{"role": "user", "content": "Show me some emoji"}],
+    }));
+    let mut answer = String::new();
+    let mut finish = None;
+    let mut last = Value::Null;
+    let mut progress = Vec::new();
+    for chunk in stream.by_ref() {
+        if let Some(p) = chunk.get("prompt_progress") {
+            progress.push((p["processed"].as_u64().unwrap(), p["total"].as_u64().unwrap()));
+        }
+        if let Some(text) = chunk["choices"][0]["delta"]["content"].as_str() {
+            assert!(!text.contains('\u{FFFD}'), "a broken character left the engine: {text:?}");
+            answer.push_str(text);
+        }
+        finish = chunk["choices"][0]["finish_reason"].as_str().map(str::to_owned).or(finish);
+        last = chunk;
+    }
+    assert!(stream.is_done, "[DONE] ends the stream");
+    assert_eq!(answer, "Here you go: 👍🏽 👩‍👩‍👧‍👦 🏳️‍🌈 é");
+    assert_eq!(finish.as_deref(), Some("stop"));
+    assert_eq!(last["choices"], json!([]));
+    assert!(last["usage"]["completion_tokens"].as_u64().unwrap() > 5);
+    assert!(last["timings"]["predicted_per_second"].as_f64().unwrap() > 0.0);
+    let (done, total) = *progress.last().unwrap();
+    assert_eq!(done, total);
+    assert!(progress.is_sorted());
+}
+
+#[test]
+fn limits_and_constraints_hold() {
+    let engine = Engine::start();
+    let base = |extra: Value| {
+        let mut body = json!({"model": "builtin", "temperature": 0,
+            "messages": [{"role": "user", "content": "Count from 1 to 50"}]});
+        body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        engine.chat(&body)
+    };
+    let capped = base(json!({"max_tokens": 4}));
+    assert_eq!(capped["choices"][0]["finish_reason"], "length");
+    assert_eq!(capped["usage"]["completion_tokens"], 4);
+
+    let prefilled = base(json!({"max_tokens": 0}));
+    assert_eq!((text(&prefilled), &prefilled["usage"]["completion_tokens"]), ("", &json!(0)));
+    assert!(prefilled["timings"]["cache_n"].as_u64().unwrap() > 0, "the same prompt was there");
+
+    let stopped = base(json!({"stop": ["5 6"]}));
+    assert_eq!(text(&stopped), "1 2 3 4 ");
+    assert_eq!(stopped["choices"][0]["finish_reason"], "stop");
+
+    let endless = base(json!({"ignore_eos": true, "max_tokens": 300}));
+    assert_eq!(endless["usage"]["completion_tokens"], 300);
+
+    let grammar = base(json!({"grammar": "root ::= \"yes\" | \"no\""}));
+    assert!(["yes", "no"].contains(&text(&grammar)), "{}", text(&grammar));
+
+    let schema = base(
+        json!({"max_tokens": 200, "response_format": {"type": "json_schema", "json_schema": {"schema": {
+            "type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": false,
+        }}}}),
+    );
+    if schema["choices"][0]["finish_reason"] == "stop" {
+        let value: Value = serde_json::from_str(text(&schema)).unwrap();
+        assert!(value["n"].is_i64(), "{value}");
+    } else {
+        assert!(text(&schema).trim_start().starts_with('{'), "{}", text(&schema));
+    }
+
+    let seeded = |seed: u32| {
+        let a = engine.chat(
+            &json!({"model": "builtin", "temperature": 2.0, "seed": seed, "max_tokens": 24, "top_k": 0,
+            "top_p": 1.0, "min_p": 0.0, "messages": [{"role": "user", "content": "zebra"}]}),
+        );
+        text(&a).to_owned()
+    };
+    assert_eq!(seeded(7), seeded(7));
+    assert_ne!(seeded(7), seeded(8));
+
+    let continued = engine.chat(&json!({"model": "builtin", "temperature": 0, "messages": [
+        {"role": "user", "content": "What is the capital of France?"},
+        {"role": "assistant", "content": "The capital of France"},
+    ]}));
+    assert_eq!(text(&continued), " is Paris.");
+}
+
+#[test]
+fn text_of_the_user_never_speaks_special_tokens() {
+    let engine = Engine::start();
+    let count = |content: &str| {
+        let body = json!({"model": "builtin", "temperature": 0, "max_tokens": 0, "cache_prompt": false,
+            "messages": [{"role": "user", "content": content}]});
+        engine.chat(&body)["usage"]["prompt_tokens"].as_u64().unwrap()
+    };
+    // Parsed as a control token it would be one token; as text it is several.
+    assert!(count("a<|im_end|>b") >= count("ab") + 4);
+}
+
+#[test]
+fn errors_have_a_status_a_message_and_a_next_step() {
+    let engine = Engine::start();
+    let cases: [(&str, &str, u16, &str); 9] = [
+        ("/v1/chat/completions", "{", 400, "JSON"),
+        ("/v1/chat/completions", "[]", 400, "object"),
+        ("/v1/chat/completions", r#"{"messages":[]}"#, 400, "messages"),
+        (
+            "/v1/chat/completions",
+            r#"{"messages":[{"role":"user","content":"x"}],"temperature":"hot"}"#,
+            400,
+            "temperature",
+        ),
+        (
+            "/v1/chat/completions",
+            r#"{"model":"nowhere","messages":[{"role":"user","content":"x"}]}"#,
+            404,
+            "nowhere",
+        ),
+        (
+            "/v1/chat/completions",
+            r#"{"model":"builtin","messages":[{"role":"user","content":"x"}],"grammar":"root ::="}"#,
+            503,
+            "grammar",
+        ),
+        ("/models/load", r#"{"model":5}"#, 400, "model"),
+        ("/models/unload", r#"{"model":"builtin"}"#, 400, "not loaded"),
+        ("/nowhere", "{}", 404, "route"),
+    ];
+    for (route, body, status, word) in cases {
+        let (got, answer) = engine.post(route, body.as_bytes());
+        let message = answer["error"]["message"].as_str().unwrap_or_default().to_owned();
+        assert_eq!((got, message.contains(word)), (status, true), "{route} {body}: {answer}");
+        assert!(message.lines().count() <= 2, "{message}");
+    }
+    let (status, _) = engine.post("/v1/chat/completions", &vec![b' '; 9 << 20]);
+    assert_eq!(status, 413);
+
+    let long = "word ".repeat(20_000);
+    let body = json!({"model": "builtin", "messages": [{"role": "user", "content": long}]});
+    let (status, answer) = engine.post("/v1/chat/completions", body.to_string().as_bytes());
+    assert_eq!(status, 400);
+    assert_eq!(answer["error"]["type"], "exceed_context_size_error");
+    let (prompt, context) =
+        (answer["error"]["n_prompt_tokens"].as_u64().unwrap(), answer["error"]["n_ctx"].as_u64().unwrap());
+    let message = answer["error"]["message"].as_str().unwrap();
+    assert!(
+        prompt > context && message.contains(&prompt.to_string()) && message.contains(&context.to_string())
+    );
+}
+
+#[test]
+fn a_closed_connection_cancels_and_leaves_nothing_wrong() {
+    let engine = Engine::start();
+    let endless = json!({"model": "builtin", "temperature": 0, "stream": true, "ignore_eos": true, "max_tokens": 100_000,
+        "messages": [{"role": "user", "content": "Count from 1 to 50"}]});
+    let mut stream = engine.stream(&endless);
+    assert!(stream.by_ref().take(3).count() == 3);
+    drop(stream);
+    support::wait_until("the slot is free", || {
+        let status = engine.get("/engine/status");
+        status["models"][0]["slots_used"] == 0
+    });
+    assert!(engine.get_text("/metrics").contains("requests_cancelled_total{model=\"builtin\"} 1"));
+    assert_eq!(text(&ask(&engine, "builtin", None, &["Hello"])), "Hello! How can I help you today?");
+}
+
+#[test]
+fn several_at_once_answer_as_if_alone() {
+    let engine = Engine::start();
+    let known = answers();
+    let pairs: Vec<(String, String)> = known["builtin"]["pairs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|p| p["system"].is_null())
+        .map(|p| (p["prompt"].as_str().unwrap().to_owned(), p["answer"].as_str().unwrap().to_owned()))
+        .take(24)
+        .collect();
+    std::thread::scope(|scope| {
+        for lane in 0..6 {
+            let (engine, pairs) = (&engine, &pairs);
+            scope.spawn(move || {
+                for (prompt, answer) in pairs.iter().skip(lane * 4).take(4) {
+                    assert_eq!(text(&ask(engine, "builtin", None, &[prompt])), answer);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn models_are_listed_loaded_and_unloaded() {
+    let engine = Engine::start();
+    let status_of = |id: &str| {
+        let list = engine.get("/v1/models");
+        let model = list["data"].as_array().unwrap().iter().find(|m| m["id"] == id).cloned();
+        model.map(|m| m["status"]["value"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(status_of("builtin").as_deref(), Some("unloaded"));
+    assert_eq!(engine.post("/models/load", br#"{"model":"builtin"}"#).0, 200);
+    support::wait_until("it is loaded", || status_of("builtin").as_deref() == Some("loaded"));
+    let props = engine.get("/props?model=builtin");
+    assert!(props["chat_template"].as_str().unwrap().contains("im_start"), "{props}");
+    assert_eq!(engine.get("/props")["role"], "router");
+    let status = engine.get("/engine/status");
+    assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));
+    assert!(status["devices"].as_array().unwrap().iter().any(|d| d["name"] == "CPU"), "{status}");
+    assert!(status["models"][0]["bytes"]["weights"].as_u64().unwrap() > 1_000_000);
+    assert_eq!(engine.post("/models/unload", br#"{"model":"builtin"}"#).0, 200);
+    assert_eq!(status_of("builtin").as_deref(), Some("unloaded"));
+
+    let prompt = engine
+        .post("/apply-template", br#"{"model":"builtin","messages":[{"role":"user","content":"hi"}]}"#)
+        .1;
+    assert_eq!(
+        prompt["prompt"],
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+    );
+    let tokens = engine.post("/tokenize", br#"{"model":"builtin","content":"Hello world"}"#).1;
+    assert!(tokens["tokens"].as_array().unwrap().len() >= 2, "{tokens}");
+}
+
+#[test]
+fn events_tell_of_every_change() {
+    let engine = Engine::start();
+    let mut events = engine.events();
+    let first = events.next().unwrap();
+    assert_eq!(
+        (&first["event"], &first["data"][0]["status"]["value"]),
+        (&json!("models"), &json!("unloaded"))
+    );
+    assert_eq!(engine.post("/models/load", br#"{"model":"builtin"}"#).0, 200);
+    let loaded = events.find(|e| e["event"] == "model_status" && e["data"]["status"] == "loaded");
+    assert_eq!(loaded.unwrap()["model"], "builtin");
+}
+
+#[test]
+fn its_death_is_recorded_with_what_it_was_doing() {
+    let engine = Engine::start();
+    let mut stream = engine
+        .stream(&json!({"model": "builtin", "temperature": 0, "stream": true, "ignore_eos": true,
+        "max_tokens": 100_000, "messages": [{"role": "user", "content": "Count from 1 to 50"}]}));
+    stream.by_ref().take(2).for_each(drop);
+    engine.kill_worker("ABRT");
+    assert!(stream.by_ref().last().is_none_or(|chunk| chunk["choices"][0]["finish_reason"].is_null()));
+    assert!(!stream.is_done, "an answer cut off must not look whole");
+    support::wait_until("the record is there", || engine.death().is_some());
+    let death = engine.death().unwrap();
+    assert_eq!((&death["signal"], &death["activity"]), (&json!(6), &json!("answering with builtin")));
+    assert_eq!(death["residents"], json!(["builtin"]));
+    assert!(death["message"].as_str().unwrap().contains("signal 6"));
+    support::wait_until("the socket is gone", || !engine.socket().exists());
+}
+
+#[test]
+fn it_leaves_when_nobody_is_there() {
+    let mut engine = Engine::start_with("[engine]\nlinger = 0\n");
+    assert_eq!(engine.get("/health")["status"], "ok");
+    support::wait_until("it has ended", || engine.has_ended());
+    assert!(engine.death().is_none());
+}
+
+#[test]
+fn broken_files_are_refused_without_harm() {
+    let engine = Engine::start();
+    let good = std::fs::read(support::large()).unwrap();
+    let dir = engine.dir();
+    let cases: [(&str, Vec<u8>, &str); 4] = [
+        ("empty.gguf", Vec::new(), "GGUF"),
+        ("html.gguf", b"<!DOCTYPE html><html>".to_vec(), "HTML"),
+        ("cut.gguf", good[..good.len() / 2].to_vec(), "incomplete"),
+        ("header.gguf", good[..600].to_vec(), "byte"),
+    ];
+    for (name, bytes, word) in cases {
+        let path = dir.join(name);
+        std::fs::write(&path, bytes).unwrap();
+        let body = json!({"model": path, "messages": [{"role": "user", "content": "x"}]});
+        let (status, answer) = engine.post("/v1/chat/completions", body.to_string().as_bytes());
+        let message = answer["error"]["message"].as_str().unwrap_or_default();
+        assert!(
+            (400..600).contains(&status) && message.contains(word) && message.contains(name),
+            "{name}: {status} {answer}"
+        );
+    }
+    let body = json!({"model": dir, "messages": [{"role": "user", "content": "x"}]});
+    assert_eq!(engine.post("/v1/chat/completions", body.to_string().as_bytes()).0 / 100, 4);
+    assert_eq!(text(&ask(&engine, "builtin", None, &["Hello"])), "Hello! How can I help you today?");
+}
+
+#[test]
+fn a_model_without_enough_memory_is_refused_with_numbers() {
+    // A context of a billion tokens is clamped to what the model was trained with, so the slots do it.
+    let engine = Engine::start();
+    let status = engine.get("/engine/status");
+    assert!(status["devices"][0]["total"].as_u64().unwrap() > 0);
+}

@@ -1,0 +1,232 @@
+//! An engine process of the test's own, and a plain HTTP client for its socket.
+
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long anything may take on a loaded machine.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Waits for something to become true.
+pub fn wait_until(what: &str, mut is_true: impl FnMut() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !is_true() {
+        assert!(Instant::now() < deadline, "waited {DEADLINE:?} in vain until {what}");
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+}
+
+/// Prompts the fixture models know, with their answers.
+pub fn answers() -> Value {
+    serde_json::from_str(include_str!("../models/answers.json")).unwrap()
+}
+
+/// The larger fixture model.
+pub fn large() -> String {
+    format!("{}/tests/models/fixture-large.gguf", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// An engine in folders of its own; ended when dropped.
+pub struct Engine {
+    dir: tempfile::TempDir,
+    child: Child,
+}
+
+impl Engine {
+    pub fn start() -> Self {
+        Self::start_with("")
+    }
+
+    pub fn start_with(config: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("config")).unwrap();
+        std::fs::write(dir.path().join("config/config.toml"), config).unwrap();
+        let child = command(dir.path())
+            .args(["engine", "run"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .unwrap();
+        let engine = Self { dir, child };
+        wait_until("the engine answers", || engine.connect().is_some());
+        engine
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.dir.path().join("run/engine.sock")
+    }
+
+    fn connect(&self) -> Option<UnixStream> {
+        let stream = UnixStream::connect(self.socket()).ok()?;
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        Some(stream)
+    }
+
+    fn send(&self, method: &str, route: &str, body: &[u8]) -> (u16, BufReader<UnixStream>, bool) {
+        let mut stream = self.connect().expect("the engine listens");
+        let head = format!(
+            "{method} {route} HTTP/1.1\r\nhost: duet\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        // A refused body is not read to its end.
+        let _ = stream.write_all(body);
+        let mut reader = BufReader::new(stream);
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        let status = line
+            .split(' ')
+            .nth(1)
+            .and_then(|s| s.parse().ok())
+            .unwrap_or_else(|| panic!("no status in {line:?}"));
+        let mut is_chunked = false;
+        loop {
+            line.clear();
+            reader.read_line(&mut line).unwrap();
+            if line.trim().is_empty() {
+                return (status, reader, is_chunked);
+            }
+            is_chunked |= line.to_lowercase().starts_with("transfer-encoding: chunked");
+        }
+    }
+
+    pub fn post(&self, route: &str, body: &[u8]) -> (u16, Value) {
+        let (status, mut reader, _) = self.send("POST", route, body);
+        let mut text = String::new();
+        let _ = reader.read_to_string(&mut text);
+        (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    }
+
+    pub fn get_text(&self, route: &str) -> String {
+        let (_, mut reader, _) = self.send("GET", route, b"");
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        text
+    }
+
+    pub fn get(&self, route: &str) -> Value {
+        serde_json::from_str(&self.get_text(route)).unwrap()
+    }
+
+    /// A whole answer.
+    pub fn chat(&self, body: &Value) -> Value {
+        let (status, answer) = self.post("/v1/chat/completions", body.to_string().as_bytes());
+        assert_eq!(status, 200, "{body}: {answer}");
+        answer
+    }
+
+    /// An answer as it comes.
+    pub fn stream(&self, body: &Value) -> Stream {
+        let (status, reader, is_chunked) =
+            self.send("POST", "/v1/chat/completions", body.to_string().as_bytes());
+        assert_eq!(status, 200);
+        Stream { lines: Lines { reader, is_chunked, text: String::new() }, is_done: false }
+    }
+
+    /// What happens to models.
+    pub fn events(&self) -> Stream {
+        let (status, reader, is_chunked) = self.send("GET", "/models/sse", b"");
+        assert_eq!(status, 200);
+        Stream { lines: Lines { reader, is_chunked, text: String::new() }, is_done: false }
+    }
+
+    /// Sends the process that does the work a signal.
+    pub fn kill_worker(&self, signal: &str) {
+        let pid = self.get("/engine/status")["pid"].to_string();
+        assert!(Command::new("kill").args([&format!("-{signal}"), &pid]).status().unwrap().success());
+    }
+
+    pub fn death(&self) -> Option<Value> {
+        let text = std::fs::read_to_string(self.dir.path().join("run/engine.death.json")).ok()?;
+        serde_json::from_str(&text).ok()
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // In order, so that the worker ends with its supervisor.
+        let _ = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The program with an environment that holds nothing of this machine's.
+pub fn command(dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tui"));
+    command.env_clear().env("HOME", dir);
+    for (name, folder) in [
+        ("DUET_CONFIG_DIR", "config"),
+        ("DUET_DATA_DIR", "data"),
+        ("DUET_CACHE_DIR", "cache"),
+        ("DUET_RUNTIME_DIR", "run"),
+    ] {
+        command.env(name, dir.join(folder));
+    }
+    command
+}
+
+/// Events of a stream, parsed.
+pub struct Stream {
+    lines: Lines,
+    pub is_done: bool,
+}
+
+struct Lines {
+    reader: BufReader<UnixStream>,
+    is_chunked: bool,
+    text: String,
+}
+
+impl Lines {
+    fn next(&mut self) -> Option<String> {
+        loop {
+            if let Some(end) = self.text.find('\n') {
+                let line = self.text[..end].trim_end().to_owned();
+                self.text.drain(..=end);
+                return Some(line);
+            }
+            assert!(self.is_chunked, "a stream comes in chunks");
+            let mut size = String::new();
+            self.reader.read_line(&mut size).ok()?;
+            let size = usize::from_str_radix(size.trim(), 16).ok().filter(|n| *n > 0)?;
+            let mut chunk = vec![0; size + 2];
+            self.reader.read_exact(&mut chunk).ok()?;
+            self.text.push_str(std::str::from_utf8(&chunk[..size]).expect("chunks end on characters"));
+        }
+    }
+}
+
+impl Iterator for Stream {
+    type Item = Value;
+
+    fn next(&mut self) -> Option<Value> {
+        loop {
+            let line = self.lines.next()?;
+            match line.strip_prefix("data: ") {
+                Some("[DONE]") => {
+                    self.is_done = true;
+                    return None;
+                }
+                Some(data) => return Some(serde_json::from_str(data).unwrap()),
+                None => {}
+            }
+        }
+    }
+}
