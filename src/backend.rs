@@ -108,6 +108,8 @@ pub enum EngineEvent {
         /// Ids to load again.
         residents: Vec<String>,
     },
+    /// It left in good order, because somebody asked it to: it starts again with the next question.
+    Stopped,
     /// It could not be started: one or two lines.
     Failed(String),
 }
@@ -148,12 +150,13 @@ impl Backend {
     }
 
     fn new(http: Http, default_model: Option<String>, engine: Option<Engine>) -> Self {
+        let patience = if engine.is_some() { Patience::with_engine() } else { Patience::default() };
         let inner = Inner {
             name: http.backend().to_owned(),
             default_model,
             http: Arc::new(http),
             engine: engine.map(Arc::new),
-            patience: Patience::default(),
+            patience,
         };
         Self { inner: Arc::new(inner) }
     }
@@ -202,8 +205,38 @@ impl Backend {
         models::load(&self.inner.http, self.inner.engine.as_deref(), model).await
     }
 
+    /// Starts the engine when it isn't running; nothing for a server elsewhere.
+    ///
+    /// # Errors
+    /// When it can't be started or does not get ready.
+    pub async fn start(&self) -> Result<(), GenError> {
+        self.ready().await
+    }
+
+    /// What a running engine says of itself (`/engine/status`); none when no engine runs. Starts nothing.
+    ///
+    /// # Errors
+    /// When somebody is there who gives no good answer.
+    pub async fn status(&self) -> Result<Option<serde_json::Value>, GenError> {
+        match &self.inner.engine {
+            Some(engine) => engine.status(&self.inner.http).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Asks the engine to finish what it does and end; returns when it is gone. `false` when none ran.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub async fn stop(&self) -> Result<bool, GenError> {
+        match &self.inner.engine {
+            Some(engine) => engine.stop(&self.inner.http).await,
+            None => Ok(false),
+        }
+    }
+
     /// Starts the engine if needed, stays connected (which keeps the engine from lingering out) and tells
-    /// what happens to it. Ends after `Died` or `Failed`; call it again to start the engine anew.
+    /// what happens to it. Ends after `Died`, `Stopped` or `Failed`; call it again to start the engine anew.
     /// For a server elsewhere: an empty stream.
     #[must_use]
     pub fn watch(&self) -> Pin<Box<dyn Stream<Item = EngineEvent> + Send>> {

@@ -1,1 +1,159 @@
-//! To be written.
+//! The command line: what was typed to what is done. One file per subcommand; the definitions are in [`args`].
+
+mod args;
+mod ask;
+mod config;
+#[cfg(feature = "local")]
+mod engine;
+mod input;
+mod interface;
+mod out;
+mod report;
+mod sessions;
+mod target;
+
+#[cfg(feature = "local")]
+pub use engine::EngineCommand;
+
+use crate::error::{AppError, Exit};
+use crate::paths::Paths;
+use args::{AskArgs, Cli, Command};
+use clap::{CommandFactory, FromArgMatches};
+use std::ffi::OsString;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+/// Does what the arguments say (the first one is the program's name) and returns the exit code. Everything
+/// the person must know has been printed then.
+#[must_use]
+pub fn main(arguments: Vec<OsString>) -> Exit {
+    harden();
+    let format = report::Format::typed(&arguments);
+    run(arguments).unwrap_or_else(|error| {
+        report::failed(format, &error);
+        error.exit
+    })
+}
+
+fn run(arguments: Vec<OsString>) -> Result<Exit, AppError> {
+    let cli = match parse(arguments)? {
+        Parsed::Cli(cli) => *cli,
+        Parsed::Text(text) => {
+            out::answer(&text);
+            return Ok(Exit::Ok);
+        }
+    };
+    let paths = Paths::from_env()?;
+    let file: Option<PathBuf> = match &cli.config {
+        Some(file) => Some(std::path::absolute(file).unwrap_or_else(|_| file.clone())),
+        None => None,
+    };
+    if let Some(Command::Config { command }) = &cli.command {
+        return config::run(command, &paths, file.as_deref());
+    }
+    let config = crate::config::file::load(&paths.config_file(), file.as_deref())?;
+    match cli.command {
+        #[cfg(feature = "local")]
+        Some(Command::Engine { command }) => engine::run(command, &config, &paths, file.as_deref()),
+        Some(Command::Sessions { command }) => sessions::run(command.as_ref(), &paths),
+        Some(Command::Config { .. }) => Ok(Exit::Ok),
+        None => {
+            crate::logging::start(&paths.logs(), "tui");
+            match way(&cli.ask)? {
+                Way::Interface => interface::run(&cli.ask, config, paths, file),
+                Way::OneShot => ask::run(&cli.ask, &config, &paths, file.as_deref()),
+            }
+        }
+    }
+}
+
+enum Parsed {
+    Cli(Box<Cli>),
+    Text(String),
+}
+
+fn parse(arguments: Vec<OsString>) -> Result<Parsed, AppError> {
+    // After -p every word is the question's, also one that is the name of a subcommand.
+    let asks = arguments.iter().skip(1).take_while(|a| *a != "--").any(|a| a == "-p" || a == "--print");
+    let command = Cli::command().args_conflicts_with_subcommands(asks);
+    let parsed = command.try_get_matches_from(arguments).and_then(|m| Cli::from_arg_matches(&m));
+    let cli = match parsed {
+        Ok(cli) => cli,
+        Err(error) if !error.use_stderr() => return Ok(Parsed::Text(error.render().to_string())),
+        Err(error) => return Err(usage(&error)),
+    };
+    match (&cli.command, cli.ask.words.as_slice()) {
+        (None, [word]) if word == "help" => {
+            return Ok(Parsed::Text(Cli::command().render_help().to_string()));
+        }
+        (Some(_), [_, ..]) => {
+            return Err(AppError::new(Exit::Usage, "a question and a subcommand at once")
+                .hint("put the question in quotes, or after -p"));
+        }
+        _ => {}
+    }
+    Ok(Parsed::Cli(Box::new(cli)))
+}
+
+/// Clap's error in our form: one line of what is wrong, one of what to do.
+fn usage(error: &clap::Error) -> AppError {
+    use clap::error::ErrorKind;
+    let text = error.render().to_string();
+    let mut lines = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with("Usage:") && !line.starts_with("For more"));
+    let message = lines.next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+    let rest: Vec<&str> = lines.map(|line| line.trim_start_matches("tip: ")).collect();
+    let message = match error.kind() {
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => "this needs a subcommand".to_owned(),
+        _ => message,
+    };
+    let hint = match error.kind() {
+        ErrorKind::InvalidSubcommand => {
+            let mut rest = rest;
+            rest.push("to ask it as a question: tui -p ...");
+            rest.join("; ")
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
+            "`tui --help` shows everything there is".to_owned()
+        }
+        _ if rest.is_empty() => "`tui --help` shows everything there is".to_owned(),
+        _ => rest.join(" "),
+    };
+    AppError::new(Exit::Usage, message).hint(hint)
+}
+
+enum Way {
+    Interface,
+    OneShot,
+}
+
+/// Whether to open the interface.
+fn way(ask: &AskArgs) -> Result<Way, AppError> {
+    if ask.wants_answer() || !std::io::stdin().is_terminal() {
+        return Ok(Way::OneShot);
+    }
+    let nothing = |why: &str| {
+        Err(AppError::new(Exit::Usage, format!("nothing to ask, and {why}"))
+            .hint("ask with `tui \"question\"`, or `tui --help`"))
+    };
+    if !std::io::stdout().is_terminal() {
+        return nothing("the interface needs a terminal on stdout");
+    }
+    if std::env::var_os("TERM").is_some_and(|term| term == "dumb") {
+        return nothing("a terminal with TERM=dumb can't show the interface");
+    }
+    Ok(Way::Interface)
+}
+
+/// What holds for the whole process: private files, no core dumps with conversations in them, and a file
+/// size limit is an error instead of the end.
+fn harden() {
+    use rustix::process::{Resource, Rlimit, setrlimit, umask};
+    umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::new(AtomicBool::new(false)));
+}

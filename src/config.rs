@@ -27,7 +27,7 @@ pub struct Config {
     /// Copying.
     pub clipboard: ClipboardConfig,
     /// Other servers.
-    #[serde(rename = "backend")]
+    #[serde(rename = "backend", skip_serializing_if = "Vec::is_empty")]
     pub backends: Vec<BackendConfig>,
 }
 

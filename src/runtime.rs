@@ -29,7 +29,8 @@ use crate::paths::Paths;
 use crate::theme::Theme;
 use crate::ui::{self, ViewCache};
 use clock::Clock;
-use effects::{Colours, Means, Runner, StoreGate};
+pub use effects::Colours;
+use effects::{Means, Runner, StoreGate};
 use event_loop::{End, EventLoop, News, Sources};
 use frames::{Link, Pacing};
 use last_words::LastWords;
@@ -63,6 +64,8 @@ pub struct Startup {
     pub database: Option<PathBuf>,
     /// The configuration file in force, passed on to an engine that has to be started.
     pub config_file: Option<PathBuf>,
+    /// Whether themes may bring colours.
+    pub colours: Colours,
     /// The configuration.
     pub config: Config,
     /// The folders.
@@ -94,11 +97,12 @@ where
     let mut terminal = Terminal::open(&startup.paths.logs())?;
     let signals = signals::start(terminal.tty().clone(), ended.clone()).map_err(no_start)?;
     terminal.enter().map_err(no_start)?;
+    let tty = terminal.tty().clone();
     let (painted, painted_reports) = mpsc::unbounded_channel();
-    let mut writer = Writer::new(terminal.tty().clone(), clock, painted);
+    let mut writer = Writer::new(tty.clone(), clock, painted);
     writer.start().map_err(no_start)?;
 
-    let colours = Colours::from_env();
+    let colours = startup.colours;
     let themes = startup.paths.config.join("themes");
     let (theme, theme_notices) = first_theme(&startup.model.prefs.theme, &themes)?;
     let (news, news_in) = mpsc::channel(NEWS);
@@ -136,7 +140,7 @@ where
     event_loop.draw_first();
 
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(no_start)?;
-    let input = input::start().map_err(no_start)?;
+    let input = input::start(tty).map_err(no_start)?;
     let end = tokio::task::LocalSet::new().block_on(&tokio, async {
         let opening =
             opener.map(|opener| tokio::task::spawn_local(opener.run(news.clone(), Arc::clone(&last_words))));
@@ -153,7 +157,9 @@ where
         // The terminal is given back before the disk is waited for.
         event_loop.screen.close();
         let limit = if matches!(end, End::Signal(_)) { LAST_FLUSH_BY_SIGNAL } else { LAST_FLUSH };
-        store.finish(limit).await;
+        if !store.finish(limit).await {
+            last_words::say_unwritten();
+        }
         last_words.keep(None);
         if let Some(opening) = opening {
             opening.abort();

@@ -120,7 +120,6 @@ impl Store {
 
     /// As [`Self::flushed`], blocking, for the way out: tries even where the last write failed, and gives
     /// up after `limit`.
-    #[must_use]
     pub fn flush_blocking(&self, limit: Duration) -> bool {
         let (ticket, pending) = Ticket::pair();
         self.command(Command::Flush { pending, urgency: Urgency::Try });
@@ -133,6 +132,12 @@ impl Store {
             let _ = commands.send(command);
         }
     }
+}
+
+/// The id of a session that begins now.
+#[must_use]
+pub fn new_id() -> SessionId {
+    SessionId::new(writer::unix_seconds(), apply::random())
 }
 
 /// A session with its turns.

@@ -41,7 +41,7 @@ fn start(work: impl Future<Output = ()> + 'static) -> Task {
 
 /// Whether themes may bring colours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Colours {
+pub enum Colours {
     /// They may.
     Allowed,
     /// `NO_COLOR` is set, or the terminal has none.
@@ -50,7 +50,8 @@ pub(super) enum Colours {
 
 impl Colours {
     /// Reads `NO_COLOR` and `TERM`.
-    pub(super) fn from_env() -> Self {
+    #[must_use]
+    pub fn from_env() -> Self {
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         Self::of(no_color, std::env::var("TERM").ok().as_deref())
     }
@@ -184,6 +185,12 @@ impl Runner {
 
     fn generate(&mut self, key: GenKey, backend: &str, request: crate::chat::GenRequest) {
         self.generations.retain(|_, task| !task.0.is_finished());
+        // An engine that was stopped is started by the question; then it is worth watching again.
+        if self.watches.get(backend).is_some_and(|task| task.0.is_finished())
+            && let Some(engine) = self.backends.get(backend).filter(|b| b.is_engine()).cloned()
+        {
+            self.watch(engine, Vec::new());
+        }
         let events = self.backends.get(backend).map_or_else(
             || {
                 let error = GenError::new(GenErrorKind::Unreachable, format!("no backend `{backend}`"));
@@ -303,6 +310,7 @@ async fn watch(backend: Backend, mut models: Vec<String>, news: mpsc::Sender<New
             EngineEvent::Died { message, residents } => {
                 vec![Msg::Engine(EngineNews::Died { message, residents })]
             }
+            EngineEvent::Stopped => vec![Msg::Engine(EngineNews::Stopped)],
             EngineEvent::Failed(message) => vec![Msg::Engine(EngineNews::Failed { message })],
         };
         for msg in messages {

@@ -132,7 +132,7 @@ impl Desk {
         if let Some(row) = row
             && (!is_held || is_taken(tx, row, seen)?)
         {
-            let copy = SessionId::new(super::writer::unix_seconds(), random());
+            let copy = super::new_id();
             copy_session(tx, row, &copy, seen)?;
             self.holds.take(&copy);
             forks.push((id, copy.clone()));
@@ -386,7 +386,7 @@ fn state_of(outcome: &Outcome) -> (&'static str, Option<&str>) {
 }
 
 /// 32 bits that another program started in the same second won't have.
-fn random() -> u32 {
+pub(super) fn random() -> u32 {
     let bits = RandomState::new().hash_one(std::process::id()).to_le_bytes();
     let [a, b, c, d, ..] = bits;
     u32::from_le_bytes([a, b, c, d])
