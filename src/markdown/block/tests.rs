@@ -1,3 +1,4 @@
+//! Where blocks begin and end, and that no way of cutting the text into pieces changes it.
 #![expect(clippy::string_slice, reason = "a wrong index fails the test")]
 
 use super::*;

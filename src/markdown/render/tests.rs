@@ -1,3 +1,5 @@
+//! Blocks as lines: what is drawn for each construct, and that no line is wider than asked.
+
 use super::*;
 use pretty_assertions::assert_eq;
 use proptest::prelude::*;
