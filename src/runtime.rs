@@ -106,6 +106,10 @@ where
     let themes = startup.paths.config.join("themes");
     let (theme, theme_notices) = first_theme(&startup.model.prefs.theme, &themes)?;
     let (news, news_in) = mpsc::channel(NEWS);
+    let repaint = news.clone();
+    crate::ui::on_grammars_ready(move || {
+        let _ = repaint.try_send(News::Repaint);
+    });
     let (store, opener) = match startup.database {
         Some(path) => {
             let (gate, opener) = StoreGate::closed(path);

@@ -97,7 +97,7 @@ pub fn view(model: &Model, theme: &Theme, cache: &mut ViewCache, frame: &mut Fra
     let cursor = composer.draw(scene, place, buf);
     composer::completion(scene, Rect { height: place.y, ..area }, buf);
 
-    let cursor = match overlays::draw(scene, area, buf) {
+    let cursor = match overlays::draw(scene, area, place.y, buf) {
         overlays::Outcome::None => cursor,
         overlays::Outcome::Over(over) => over,
     };

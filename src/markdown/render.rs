@@ -107,11 +107,7 @@ impl Page<'_> {
                 let style = self.style().patch(self.theme.style(Role::Code));
                 self.raw(range, style);
             }
-            Event::Html(_) | Event::InlineHtml(_) => {
-                let style = self.style();
-                self.raw(range, style);
-            }
-            Event::FootnoteReference(_) => {
+            Event::Html(_) | Event::InlineHtml(_) | Event::FootnoteReference(_) => {
                 let style = self.style();
                 self.raw(range, style);
             }
@@ -184,14 +180,13 @@ impl Page<'_> {
                 self.table = Some(Table::new(alignments, range));
             }
             Tag::Emphasis => self.modify(Modifier::ITALIC),
-            Tag::Strong => self.modify(Modifier::BOLD),
+            Tag::Strong | Tag::TableHead => self.modify(Modifier::BOLD),
             Tag::Strikethrough => self.modify(Modifier::CROSSED_OUT),
             Tag::Link { dest_url, .. } | Tag::Image { dest_url, .. } => {
                 self.links.push((clean(&dest_url), self.text.text().len()));
                 let style = self.style().patch(self.theme.style(Role::Link));
                 self.styles.push(style);
             }
-            Tag::TableHead => self.modify(Modifier::BOLD),
             _ => {}
         }
     }

@@ -222,6 +222,8 @@ pub fn chunks(text: &str, width: usize) -> Vec<Range<usize>> {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::string_slice, reason = "a wrong index fails the test")]
+
     use super::*;
     use pretty_assertions::assert_eq;
     use proptest::prelude::*;
@@ -280,7 +282,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(1000))]
+        #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
         fn no_line_is_too_wide_and_no_text_is_lost(text in "([a-z ]{0,12}|[日本語。 ]{0,5}|é|👨‍👩‍👧|🇩🇪|\\PC){0,20}", width in 2_usize..30) {

@@ -30,6 +30,8 @@ pub(super) enum News {
     Msg(Msg),
     /// A theme to draw with from now on, and its message.
     Theme(Box<Theme>, Msg),
+    /// What is on the screen can be drawn better now, though the model is the same.
+    Repaint,
 }
 
 impl From<Msg> for News {
@@ -234,6 +236,7 @@ where
                 self.theme = *theme;
                 msg
             }
+            News::Repaint => return self.pacing.mark(Urgency::Stream),
         };
         self.apply(msg, Urgency::Stream);
     }

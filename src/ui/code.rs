@@ -191,6 +191,8 @@ fn styled<'a>(line: &str, colours: &[(usize, Role)], theme: impl Into<Option<&'a
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::string_slice, reason = "a wrong index fails the test")]
+
     use super::*;
     use pretty_assertions::assert_eq;
 

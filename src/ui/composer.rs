@@ -186,6 +186,9 @@ fn keys(model: &Model) -> Vec<(&'static str, &'static str)> {
     if model.quit_armed.is_some() {
         return vec![("ctrl+c", "again to quit")];
     }
+    if model.pending.leader.is_some() {
+        return vec![("ctrl+x", "and the second key")];
+    }
     if model.composer.completion.is_some() {
         return vec![("tab", "complete"), ("↑↓", "move"), ("esc", "close")];
     }

@@ -18,12 +18,15 @@ pub(super) enum Outcome {
     Over(Cursor),
 }
 
-/// Draws all overlays, the last in front.
-pub(super) fn draw(scene: Scene<'_>, area: Rect, buf: &mut Buffer) -> Outcome {
+/// Draws all overlays, the last in front. Panels keep off the composer, which begins at row `below`, where
+/// there is room enough without it.
+pub(super) fn draw(scene: Scene<'_>, area: Rect, below: u16, buf: &mut Buffer) -> Outcome {
+    let page = area;
+    let area = if scene.page.is_roomy() && below >= 12 { Rect { height: below, ..area } } else { area };
     let mut outcome = Outcome::None;
     for overlay in &scene.model.overlays {
         // Only faintness is added: the page stays readable, and colours would compete with the panel.
-        buf.set_style(area, Style::reset().add_modifier(Modifier::DIM));
+        buf.set_style(page, Style::reset().add_modifier(Modifier::DIM));
         outcome = Outcome::Over(match overlay {
             Overlay::Help { top } => {
                 help::draw(*top, scene, area, buf);
@@ -50,7 +53,7 @@ fn panel(width: usize, height: usize, edges: &Edges, scene: Scene<'_>, area: Rec
     let fit = |want: usize, most: u16| u16::try_from(want).unwrap_or(most).min(most);
     let place = if scene.page.is_roomy() {
         let width = fit(width + 4, area.width.saturating_sub(4));
-        let height = fit(height + 2, area.height.saturating_sub(2));
+        let height = fit(height + 2, area.height);
         let x = area.x + (area.width - width) / 2;
         Rect { x, y: area.y + (area.height - height) / 3, width, height }
     } else {

@@ -46,9 +46,9 @@ pub(super) fn line(model: &Model, attempt: &Attempt, width: usize, theme: &Theme
     }
     parts.push(name);
     if attempt.phase.is_terminal() {
-        closed(attempt, &mut parts)
+        closed(attempt, &mut parts);
     } else {
-        live(model, attempt, &mut parts)
+        live(model, attempt, &mut parts);
     }
 
     let fits = |upto: u8| {

@@ -119,50 +119,277 @@ fn models() {
 }
 
 #[test]
-fn look() {
-    let Ok(which) = std::env::var("LOOK") else { return };
-    for (cols, rows) in SIZES {
+fn phases_say_what_is_happening() {
+    let phases = [
+        (Phase::Sending, "local · builtin q8_0 · sending · 0.60 s"),
+        (Phase::Queued { ahead: 2 }, "local · builtin q8_0 · ⏸ queued, 2 ahead · 0.60 s"),
+        (Phase::Loading { fraction: 0.42 }, "local · builtin q8_0 · loading 42 % ▓▓▓▓░░░░░░ · 0.60 s"),
+        (
+            Phase::Prefilling { done: 1200, total: 3400, cached: 200 },
+            "local · builtin q8_0 · prefill 1.2k/3.4k ▓▓▓▓░░░░░░ · 0.60 s",
+        ),
+        (Phase::Stopped, "■ stopped · local · builtin q8_0 · first 0.18 s · 131 tok/s · 0.75 s"),
+    ];
+    for (phase, expected) in phases {
+        let mut model = empty(80, 24);
+        model.turns.push(turn(1, "hello", attempt(1, "", phase)));
+        assert_eq!(text(&model, 2).trim_end(), format!("  {expected}"));
+    }
+}
+
+#[test]
+fn unknown_numbers_are_absent() {
+    let mut model = empty(120, 40);
+    let mut bare = attempt(1, "hi", Phase::Done(crate::chat::Finish::Length));
+    bare.metrics = crate::chat::Metrics { total_ms: Some(900.0), ..crate::chat::Metrics::default() };
+    bare.quantisation = None;
+    model.turns.push(turn(1, "hello", bare));
+    assert_eq!(text(&model, 3), "  ▲ cut at the length limit · local · builtin · 0.90 s · chosen by you");
+}
+
+#[test]
+fn thinking_is_folded_to_a_line() {
+    let mut model = empty(80, 24);
+    let mut thoughtful = attempt(1, "Paris.", Phase::Done(crate::chat::Finish::Stop));
+    thoughtful.thinking = crate::app::turn::Prose::finished("It asks for\n\n- a city");
+    thoughtful.metrics.first_answer_ms = Some(8_580.0);
+    model.turns.push(turn(1, "hello", thoughtful));
+    assert_eq!(text(&model, 2), "  ▸ thought 8.4 s");
+    assert_eq!(text(&model, 4), "  Paris.");
+    model.turns[0].lanes[0].attempts[0].thinking_open = true;
+    let shown: Vec<String> = (2..8).map(|y| text(&model, y)).collect();
+    assert_eq!(shown, ["  ▾ thought 8.4 s", "  It asks for", "", "  • a city", "", "  Paris."]);
+}
+
+#[test]
+fn earlier_attempts_are_one_line_each() {
+    let mut model = empty(80, 24);
+    let failed = GenError::new(GenErrorKind::EngineDied, "the engine ended\nlast words");
+    let mut retried = turn(1, "hello", attempt(1, "some", Phase::Interrupted(failed)));
+    let mut second = attempt(1, "Hello!", Phase::Done(crate::chat::Finish::Stop));
+    second.key.attempt = 2;
+    retried.lanes[0].attempts.push(second);
+    model.turns.push(retried);
+    assert!(
+        text(&model, 2).starts_with("  try 1 · local · builtin · ▲ the engine ended"),
+        "{}",
+        text(&model, 2)
+    );
+    assert_eq!(text(&model, 3), "  Hello!");
+}
+
+#[test]
+fn the_composer_grows_to_two_fifths_and_follows_the_cursor() {
+    let mut model = empty(80, 20);
+    model.composer.buffer = draft(&(1..=9).map(|n| format!("line {n}")).collect::<Vec<_>>().join("\n"));
+    let rows: Vec<String> = (0..20).map(|y| text(&model, y)).collect();
+    assert!(rows[18].starts_with(" │ line 9"), "{rows:?}");
+    assert_eq!(rows.iter().filter(|row| row.starts_with(" │ line")).count(), 6);
+}
+
+#[test]
+fn completions_lie_above_the_composer() {
+    let mut model = empty(80, 24);
+    model.composer.buffer = draft("/");
+    let items = (0..12).map(|n| (format!("/command{n} "), "does something".to_owned())).collect();
+    model.composer.completion = Some(Completion { items, selected: 9 });
+    assert_eq!(text(&model, 20), "  /command9   does something");
+    assert_eq!(text(&model, 13), "  /command2   does something");
+}
+
+#[test]
+fn a_tiny_terminal_gets_a_notice() {
+    assert_eq!(text(&empty(19, 24), 12), "needs 20×5");
+    for (cols, rows) in [(1, 1), (2, 4), (20, 5), (21, 6), (59, 5), (60, 5), (300, 5)] {
         let mut model = empty(cols, rows);
-        match which.as_str() {
-            "complete" => {
-                model.turns.push(done(1, "rename the field without touching the JSON", CODE));
-                model.composer.buffer = draft("/m");
-                model.composer.completion = Some(Completion {
-                    items: vec![
-                        ("/model ".to_owned(), "choose the model of the next turn".to_owned()),
-                        ("/theme ".to_owned(), "choose a theme".to_owned()),
-                    ],
-                    selected: 0,
-                });
-            }
-            "long" => {
-                for n in 1..4 {
-                    model.turns.push(done(n, "what changes?\nreally?", TABLE));
-                }
-                model.scroll = Scroll::Anchored { turn: 1, row: 2, cols, seen_rows: 60 };
-                model.composer.buffer = draft(&"many words in a draft that is long ".repeat(12));
-            }
-            "phases" => {
-                let phases = [
-                    Phase::Sending,
-                    Phase::Queued { ahead: 2 },
-                    Phase::Loading { fraction: 0.42 },
-                    Phase::Prefilling { done: 1200, total: 3400, cached: 200 },
-                    Phase::Streaming(Channel::Thinking),
-                    Phase::Stopped,
-                ];
-                for (n, phase) in (1_u32..).zip(phases) {
-                    let mut attempt = attempt(n, "", phase);
-                    if n == 5 {
-                        attempt.thinking.push("Let me think.\n\n- one\n- two");
-                        attempt.thinking_open = true;
-                        attempt.metrics.first_token_ms = Some(100.0);
-                    }
-                    model.turns.push(turn(n, "hello", attempt));
-                }
-            }
-            _ => {}
+        model.turns.push(done(1, "what changes?", TABLE));
+        model.notice = Some(Notice { text: shown("one\ntwo\nthree"), level: Level::Info, until: None });
+        model.queue = vec!["a".to_owned(); 5];
+        frame(&model, &theme(), &mut ViewCache::default());
+        model.overlays.push(Overlay::Help { top: 999 });
+        model.overlays.push(Overlay::Picker(picker()));
+        frame(&model, &theme(), &mut ViewCache::default());
+    }
+}
+
+#[test]
+fn new_rows_are_counted_while_the_end_is_out_of_sight() {
+    let mut model = empty(80, 24);
+    model.turns.extend((1..4).map(|n| done(n, "what changes?", TABLE)));
+    let (_, facts) = frame(&model, &theme(), &mut ViewCache::default());
+    model.scroll = Scroll::Anchored { turn: 0, row: 0, cols: 80, seen_rows: facts.total_rows };
+    assert!(text(&model, 20).ends_with("↓ end"), "{}", text(&model, 20));
+    model.turns.push(done(4, "and?", "Nothing else."));
+    assert!(text(&model, 20).ends_with("↓ 5 new"), "{}", text(&model, 20));
+}
+
+#[test]
+fn no_colour_leaves_none() {
+    let theme = theme().without_colour();
+    let mut model = empty(80, 24);
+    model.turns.push(done(1, "what changes?", TABLE));
+    model.overlays.push(Overlay::Picker(picker()));
+    let (buffer, _) = frame(&model, &theme, &mut ViewCache::default());
+    let reset = ratatui::style::Color::Reset;
+    assert!(buffer.content.iter().all(|cell| cell.fg == reset && cell.bg == reset));
+}
+
+/// The block at the top of the page, as the first words of its line.
+#[test]
+fn an_anchored_line_stays_at_the_top_when_the_width_changes() {
+    let words = |n: u32| format!("paragraph{n} {}", "and some more words ".repeat(20));
+    let answer = (0..30).map(words).collect::<Vec<_>>().join("\n\n");
+    let mut model = empty(100, 24);
+    model.turns.push(done(1, "a", "short"));
+    model.turns.push(done(2, "b", &answer));
+    let mut cache = ViewCache::default();
+    let (_, facts) = frame(&model, &theme(), &mut cache);
+    // The first row of paragraph 12 is at the top.
+    let row = (0..facts.total_rows)
+        .find(|row| {
+            model.scroll = Scroll::Anchored { turn: 1, row: *row, cols: 100, seen_rows: 0 };
+            text(&model, 0).contains("paragraph12")
+        })
+        .expect("it is there");
+    for cols in [60, 40, 140, 75, 100] {
+        model.size.0 = cols;
+        model.scroll = Scroll::Anchored { turn: 1, row, cols: 100, seen_rows: 0 };
+        assert!(text(&model, 0).contains("paragraph12"), "{cols}: {}", text(&model, 0));
+    }
+}
+
+/// One row of the screen.
+fn text(model: &Model, y: u16) -> String {
+    let (buffer, _) = frame(model, &theme(), &mut ViewCache::default());
+    let row: String = (0..buffer.area.width).map(|x| buffer[(x, y)].symbol()).collect();
+    row.trim_end().to_owned()
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Ask(String),
+    Say(String),
+    Think(String),
+    Finish,
+    Fail,
+    Retry,
+    Fold,
+    Drop,
+    Resize(u16, u16),
+    Scroll(usize),
+    Follow,
+    Later,
+    NewSession,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let piece = prop::sample::select(vec![
+        "word ",
+        "a longer piece of text that has to be wrapped somewhere ",
+        "\n",
+        "\n\n",
+        "# Title\n",
+        "- item\n",
+        "1. one\n",
+        "```rust\nfn main() {}\n",
+        "```\n",
+        "| a | b |\n|--|--|\n| 1 | 2 |\n",
+        "> quote\n",
+        "日本語",
+        "`code` **bold**",
+        "   ",
+    ]);
+    let text = prop::collection::vec(piece, 1..6).prop_map(|pieces| pieces.concat());
+    prop_oneof![
+        2 => text.clone().prop_map(Step::Ask),
+        8 => text.clone().prop_map(Step::Say),
+        2 => text.prop_map(Step::Think),
+        2 => Just(Step::Finish),
+        1 => Just(Step::Fail),
+        1 => Just(Step::Retry),
+        1 => Just(Step::Fold),
+        1 => Just(Step::Drop),
+        2 => (20_u16..130, 5_u16..40).prop_map(|(cols, rows)| Step::Resize(cols, rows)),
+        2 => (0_usize..200).prop_map(Step::Scroll),
+        1 => Just(Step::Follow),
+        1 => Just(Step::Later),
+        1 => Just(Step::NewSession),
+    ]
+}
+
+fn take(model: &mut Model, step: Step, facts: &crate::app::FrameFacts, clock: &mut u32) {
+    *clock += 1;
+    let running = model.turns.last_mut().and_then(|turn| turn.lanes[0].attempts.last_mut());
+    match (step, running) {
+        (Step::Ask(text), None) => model.turns.push(turn(*clock, &text, attempt(*clock, "", Phase::Sending))),
+        (Step::Ask(text), Some(last)) if last.phase.is_terminal() => {
+            model.turns.push(turn(*clock, &text, attempt(*clock, "", Phase::Sending)));
         }
-        println!("{}", dump(&model));
+        (Step::Say(text), Some(last)) if !last.phase.is_terminal() => {
+            last.phase = Phase::Streaming(Channel::Answer);
+            last.answer.push(&text);
+        }
+        (Step::Think(text), Some(last)) if !last.phase.is_terminal() && last.answer.is_empty() => {
+            last.phase = Phase::Streaming(Channel::Thinking);
+            last.thinking.push(&text);
+        }
+        (Step::Finish, Some(last)) if !last.phase.is_terminal() => {
+            last.answer.finish();
+            last.thinking.finish();
+            last.metrics = fixture::metrics();
+            last.phase = Phase::Done(crate::chat::Finish::Stop);
+        }
+        (Step::Fail, Some(last)) if !last.phase.is_terminal() => {
+            last.answer.finish();
+            last.phase = Phase::Interrupted(GenError::new(GenErrorKind::EngineDied, "it ended"));
+        }
+        (Step::Retry, Some(last)) if last.phase.is_terminal() => {
+            let mut next = attempt(last.key.turn.0, "", Phase::Sending);
+            next.key.attempt = last.key.attempt + 1;
+            model.turns.last_mut().expect("there").lanes[0].attempts.push(next);
+        }
+        (Step::Fold, Some(last)) => last.thinking_open = !last.thinking_open,
+        (Step::Drop, Some(_)) => {
+            model.turns.pop();
+        }
+        (Step::Resize(cols, rows), _) => model.size = (cols, rows),
+        (Step::Scroll(to), Some(_)) => {
+            let top = to.min(facts.total_rows);
+            let turn = facts.turn_rows.partition_point(|start| *start <= top).saturating_sub(1);
+            let row = top - facts.turn_rows.get(turn).copied().unwrap_or(0);
+            model.scroll = Scroll::Anchored { turn, row, cols: facts.cols, seen_rows: facts.total_rows };
+        }
+        (Step::Follow, _) => model.scroll = Scroll::Follow,
+        (Step::Later, _) => model.now += Duration::from_millis(100),
+        (Step::NewSession, _) => {
+            model.turns.clear();
+            model.session.id.0.push('x');
+            model.scroll = Scroll::Follow;
+        }
+        _ => {}
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_cache_cannot_be_seen(steps in prop::collection::vec(step(), 1..60)) {
+        crate::markdown::highlight::load();
+        let theme = theme();
+        let mut model = empty(80, 24);
+        let mut cache = ViewCache::default();
+        let mut clock = 0;
+        let (_, mut facts) = frame(&model, &theme, &mut cache);
+        for step in steps {
+            take(&mut model, step.clone(), &facts, &mut clock);
+            let (with, with_facts) = frame(&model, &theme, &mut cache);
+            let (without, without_facts) = frame(&model, &theme, &mut ViewCache::default());
+            prop_assert_eq!(&with_facts, &without_facts, "after {:?}", step);
+            prop_assert_eq!(with, without, "after {:?}", step);
+            let most = with_facts.total_rows.saturating_sub(with_facts.viewport_rows);
+            prop_assert!(with_facts.top_row <= most);
+            facts = with_facts;
+        }
     }
 }

@@ -14,6 +14,9 @@ use ratatui::text::{Line, Span};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 
+/// Turns at the end whose lines are kept when they are measured.
+const NEAR_END: usize = 8;
+
 /// The frame a turn is drawn in.
 #[derive(Clone, Copy)]
 pub(super) struct Scene<'a> {
@@ -73,6 +76,7 @@ pub(super) struct Place {
 }
 
 /// One line to draw: the row inside the turn, what it is, the line.
+#[derive(Clone, Copy)]
 pub(super) enum Drawn<'a> {
     /// A line of what the person said.
     User(&'a Line<'static>),
@@ -86,7 +90,7 @@ impl TurnMemo {
     /// Measures the turn anew where it changed; its rows, with the gap before it.
     pub(super) fn update(&mut self, at: usize, turn: &Turn, scene: Scene<'_>) -> usize {
         let is_last = at + 1 == scene.model.turns.len();
-        let stamp = stamp(turn, is_last);
+        let stamp = stamp(turn, is_last, scene);
         if stamp != 0 && stamp == self.stamp {
             return self.rows;
         }
@@ -121,6 +125,10 @@ impl TurnMemo {
         }
         self.sections = stack.sections;
         self.rows = stack.rows;
+        if stamp != 0 && at + NEAR_END < scene.model.turns.len() {
+            // Measured, but not what is looked at first: a long session is not held as lines all at once.
+            self.forget_outside(&(0..0));
+        }
         self.rows
     }
 
@@ -290,7 +298,7 @@ fn key(attempt: &Attempt) -> u64 {
 }
 
 /// Changes whenever the rows of the turn might; 0 for a turn that moves with time.
-fn stamp(turn: &Turn, is_last: bool) -> u64 {
+fn stamp(turn: &Turn, is_last: bool, scene: Scene<'_>) -> u64 {
     let mut hasher = DefaultHasher::new();
     (turn.id, turn.created_ms, turn.user_shown.len(), is_last, turn.lanes.len()).hash(&mut hasher);
     for lane in &turn.lanes {
@@ -307,6 +315,7 @@ fn stamp(turn: &Turn, is_last: bool) -> u64 {
         attempt.metrics.total_ms.map(f64::to_bits).hash(&mut hasher);
         attempt.metrics.usage.output_tokens.hash(&mut hasher);
         attempt.metrics.server.is_some().hash(&mut hasher);
+        (&attempt.quantisation, target::role(scene.model, &attempt.decision.backend)).hash(&mut hasher);
     }
     hasher.finish().max(1)
 }

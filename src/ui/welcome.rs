@@ -4,6 +4,7 @@ use super::target;
 use super::turn::Scene;
 use crate::app::model::EngineView;
 use crate::chat::ModelState;
+use crate::router::Decision;
 use crate::markdown::wrap::{Styled, wrap};
 use crate::theme::Role;
 use ratatui::buffer::Buffer;
@@ -46,7 +47,7 @@ fn lines(scene: Scene<'_>) -> Vec<Line<'static>> {
     };
     let decision = target::next(model);
     let card = decision.as_ref().and_then(|decision| target::card(model, decision));
-    if card.is_some_and(|card| card.is_builtin) {
+    if is_builtin(scene, decision.as_ref()) {
         paragraph(
             "This is the built-in model: 2 million parameters, a few dozen answers by heart, good for a look \
              around. Get a real one: put a GGUF file in ~/models, then /model.",
@@ -91,6 +92,19 @@ fn lines(scene: Scene<'_>) -> Vec<Line<'static>> {
     gap(&mut lines);
     lines.push(hint(scene));
     lines
+}
+
+/// Whether the next turn goes to the built-in model; known by its name before the engine has told of it.
+fn is_builtin(scene: Scene<'_>, decision: Option<&Decision>) -> bool {
+    let Some(decision) = decision else { return false };
+    match target::card(scene.model, decision) {
+        Some(card) => card.is_builtin,
+        None => {
+            decision.model == crate::backend::BUILTIN
+                && target::backend(scene.model, &decision.backend).is_some_and(|backend| backend.is_engine)
+                && !matches!(scene.model.fleet.engine, EngineView::Down { .. })
+        }
+    }
 }
 
 fn hint(scene: Scene<'_>) -> Line<'static> {

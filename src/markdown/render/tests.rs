@@ -1,3 +1,5 @@
+//! Blocks as lines: what is drawn for each construct, and that no line is wider than asked.
+
 use super::*;
 use pretty_assertions::assert_eq;
 use proptest::prelude::*;
@@ -111,7 +113,7 @@ fn bombs_are_drawn_flat_and_in_time() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(500))]
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn no_line_is_wider_than_asked(

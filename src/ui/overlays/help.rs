@@ -2,7 +2,7 @@
 
 use super::{Edges, panel};
 use crate::keymap::help::{HelpRow, help};
-use crate::text::width::cut;
+use crate::markdown::wrap::{Styled, wrap};
 use crate::theme::Role;
 use crate::ui::composer::hints;
 use crate::ui::turn::Scene;
@@ -11,74 +11,86 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
-/// Keys of one command that are shown.
-const KEYS: usize = 2;
+/// Columns from which keys, slash name and text stand side by side, and from which two keys are shown.
+const SIDE_BY_SIDE: u16 = 60;
+const TWO_KEYS: u16 = 100;
 
 pub(super) fn draw(top: usize, scene: Scene<'_>, area: Rect, buf: &mut Buffer) {
-    let roomy = scene.page.is_roomy();
-    let table = rows(if roomy { KEYS } else { 1 });
-    let widest = |column: fn(&Entry) -> &str| {
-        table.iter().filter_map(|row| row.as_ref().ok()).map(|row| column(row).width()).max().unwrap_or(0)
-    };
-    let columns = [
-        widest(|row| &row.keys).min(if roomy { 24 } else { 10 }),
-        widest(|row| &row.slash).min(if roomy { 24 } else { 9 }),
-    ];
-    let gap = if roomy { 3 } else { 1 };
-    let room = usize::from(area.height).saturating_sub(if roomy { 4 } else { 2 }).max(1);
-    let shown = table.len().min(room);
-    let top = top.min(table.len() - shown);
-    let dim = scene.theme.style(Role::Dim);
+    let lines = lines(scene);
+    let room = usize::from(area.height).saturating_sub(2).max(1);
+    let shown = lines.len().min(room);
+    let top = top.min(lines.len() - shown);
     let keys: &[_] =
-        if shown < table.len() { &[("↑↓", "scroll"), ("esc", "close")] } else { &[("esc", "close")] };
+        if shown < lines.len() { &[("↑↓", "scroll"), ("esc", "close")] } else { &[("esc", "close")] };
+    let place = if shown < lines.len() {
+        format!("{}–{} of {}", top + 1, top + shown, lines.len())
+    } else {
+        String::new()
+    };
     let edges = Edges {
         title: Line::styled("Help", scene.theme.style(Role::Heading)),
-        count: Line::styled(format!("{}–{} of {}", top + 1, top + shown, table.len()), dim),
+        count: Line::styled(place, scene.theme.style(Role::Dim)),
         keys: hints(keys, scene.theme),
     };
-    let width = columns[0] + columns[1] + widest(|row| row.about) + 2 * gap;
+    let width = lines.iter().map(Line::width).max().unwrap_or(0);
     let inner = panel(width, shown, &edges, scene, area, buf);
-    let rest = usize::from(inner.width).saturating_sub(columns[0] + columns[1] + 2 * gap);
-    for (y, row) in (inner.top()..inner.bottom()).zip(table.iter().skip(top)) {
-        let line = match row {
-            Err(heading) => Line::styled((*heading).to_owned(), scene.theme.style(Role::Heading)),
-            Ok(row) => Line::from(vec![
-                Span::styled(column(&row.keys, columns[0], gap), scene.theme.style(Role::Accent)),
-                Span::styled(column(&row.slash, columns[1], gap), scene.theme.style(Role::Text)),
-                Span::styled(cut(row.about, rest), dim),
-            ]),
-        };
-        buf.set_line(inner.x, y, &line, inner.width);
+    for (y, line) in (inner.top()..inner.bottom()).zip(lines.iter().skip(top)) {
+        buf.set_line(inner.x, y, line, inner.width);
     }
 }
 
-struct Entry {
-    keys: String,
-    slash: String,
-    about: &'static str,
-}
-
-/// Entries, headings in between, a blank line before each but the first.
-fn rows(keys: usize) -> Vec<Result<Entry, &'static str>> {
+/// The whole help; what a command does is never cut but goes on below.
+fn lines(scene: Scene<'_>) -> Vec<Line<'static>> {
+    let style = |role| scene.theme.style(role);
+    let cols = scene.page.cols;
+    let shown_keys = if cols >= TWO_KEYS { 2 } else { 1 };
+    let room = usize::from(cols).saturating_sub(if scene.page.is_roomy() { 8 } else { 4 });
+    let table = help();
+    let joined =
+        |keys: &[String]| keys.iter().take(shown_keys).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let widest = |cell: &dyn Fn(&HelpRow) -> usize| table.iter().map(cell).max().unwrap_or(0);
+    let keys_width = widest(&|row| match row {
+        HelpRow::Entry { keys, .. } => joined(keys).width(),
+        HelpRow::Heading(_) => 0,
+    });
+    let slash_width = widest(&|row| match row {
+        HelpRow::Entry { slash, .. } => slash.width(),
+        HelpRow::Heading(_) => 0,
+    });
     let mut out = Vec::new();
-    for row in help() {
-        match row {
+    for row in &table {
+        let (slash, keys, about) = match row {
             HelpRow::Heading(text) => {
                 if !out.is_empty() {
-                    out.push(Err(""));
+                    out.push(Line::default());
                 }
-                out.push(Err(text));
+                out.push(Line::styled(*text, style(Role::Heading)));
+                continue;
             }
-            HelpRow::Entry { slash, keys: all, about } => {
-                let keys = all.iter().take(keys).map(String::as_str).collect::<Vec<_>>().join(", ");
-                out.push(Ok(Entry { keys, slash, about }));
-            }
+            HelpRow::Entry { slash, keys, about } => (slash, joined(keys), about),
+        };
+        let mut text = Styled::default();
+        text.push(about, style(Role::Dim));
+        let key = |pad: usize| {
+            Span::styled(
+                format!("{keys}{}", " ".repeat(pad.saturating_sub(keys.width()))),
+                style(Role::Accent),
+            )
+        };
+        let name = |pad: usize| {
+            Span::styled(
+                format!("{slash}{}", " ".repeat(pad.saturating_sub(slash.width()))),
+                style(Role::Text),
+            )
+        };
+        if cols >= SIDE_BY_SIDE {
+            let blank = Span::raw(" ".repeat(keys_width + slash_width + 4));
+            wrap(&text, room, &[key(keys_width + 2), name(slash_width + 2)], &[blank], &mut out);
+        } else {
+            let gap = if keys.is_empty() || slash.is_empty() { 0 } else { 2 };
+            out.push(Line::from(vec![key(keys.width() + gap), name(0)]));
+            wrap(&text, room, &[Span::raw("  ")], &[Span::raw("  ")], &mut out);
         }
     }
     out
-}
-
-fn column(text: &str, width: usize, gap: usize) -> String {
-    let text = cut(text, width);
-    format!("{text}{}", " ".repeat(width.saturating_sub(text.width()) + gap))
 }

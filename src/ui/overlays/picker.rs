@@ -35,7 +35,7 @@ pub(super) fn draw(picker: &Picker, scene: Scene<'_>, area: Rect, buf: &mut Buff
         keys: hints(&[("↑↓", "move"), ("enter", "choose"), ("esc", "close")], theme),
     };
     let columns = Columns::of(&picker.items);
-    let most = usize::from(area.height).saturating_sub(if scene.page.is_roomy() { 6 } else { 3 }).max(1);
+    let most = usize::from(area.height).saturating_sub(3).max(1);
     let inner =
         panel(columns.total().max(52), picker.items.len().clamp(1, most) + 1, &edges, scene, area, buf);
 
