@@ -69,6 +69,7 @@ pub(crate) fn empty(cols: u16, rows: u16) -> Model {
         quit_armed: None,
         size: (cols, rows),
         now: Duration::from_millis(10_000),
+        pending: crate::app::model::Pending::default(),
     }
 }
 
