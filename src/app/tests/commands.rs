@@ -21,7 +21,7 @@ fn unknown_commands_are_never_sent() {
     app.enter("/frobnicate");
     assert_eq!(
         app.notice(),
-        "no command /frobnicate: /help lists them A blank before the slash sends it as text."
+        "no command /frobnicate: /help lists them. A blank before the slash sends it as text."
     );
     app.press("ctrl+u");
     assert_eq!(messages(&app.enter("//modle x")), [user("/modle x")]);
