@@ -57,6 +57,8 @@ pub struct FrameFacts {
     pub top_row: usize,
     /// Width of the composer's text area in cells.
     pub composer_width: usize,
+    /// The last row the help can be scrolled to, where the frame says so.
+    pub help_last: Option<usize>,
     /// For each turn (by index in the model) the transcript row it starts at.
     pub turn_rows: Vec<usize>,
 }

@@ -111,6 +111,7 @@ pub fn view(model: &Model, theme: &Theme, cache: &mut ViewCache, frame: &mut Fra
         top_row: seen.top,
         composer_width: composer.width(),
         turn_rows: seen.turn_rows,
+        ..FrameFacts::default()
     }
 }
 

@@ -87,7 +87,7 @@ impl Step<'_> {
             Line::Unknown { word, nearest } => {
                 let hint = match nearest {
                     Some(name) => format!("did you mean /{name}?"),
-                    None => "/help lists them".to_owned(),
+                    None => "/help lists them.".to_owned(),
                 };
                 self.bad(&format!("no command /{word}: {hint} A blank before the slash sends it as text."));
             }

@@ -65,6 +65,7 @@ impl Step<'_> {
             EngineNews::Ready => {
                 self.model.fleet.engine = EngineView::Ready;
                 self.model.pending.residents.clear();
+                self.restart_over();
             }
             EngineNews::Died { message, residents } => self.engine_died(&message, residents),
             EngineNews::Stopped => {
@@ -74,6 +75,7 @@ impl Step<'_> {
             }
             EngineNews::Failed { message } => {
                 let residents = self.model.pending.residents.clone();
+                self.restart_over();
                 self.engine_down(&message, residents);
                 self.bad(&format!("the engine does not start: {message}\nr tries again"));
             }
@@ -95,15 +97,40 @@ impl Step<'_> {
     fn engine_died(&mut self, message: &str, residents: Vec<String>) {
         self.forget_residents();
         self.model.pending.residents.clone_from(&residents);
-        self.engine_down(message, residents.clone());
+        self.engine_down(message, residents);
         let next = if self.lost_a_turn() { "\nr retry" } else { "" };
         match self.model.pending.restart {
             Restart::Untried => {
-                self.model.pending.restart = Restart::Tried;
                 self.bad(&format!("engine ended: {message}\nrestarted{next}"));
-                self.effect(Effect::RestartEngine { models: residents });
+                self.restart_engine();
             }
-            Restart::Tried => self.bad(&format!("engine ended again: {message}\nr starts it once more")),
+            Restart::UnderWay | Restart::Tried => {
+                self.restart_over();
+                self.bad(&format!("engine ended again: {message}\nr starts it once more"));
+            }
+        }
+    }
+
+    /// Starts an engine that is down, with its models, unless that is under way.
+    pub(super) fn restart_engine(&mut self) {
+        if self.is_engine_down()
+            && let EngineView::Down { residents, .. } = &self.model.fleet.engine
+        {
+            let models = residents.clone();
+            self.model.pending.restart = Restart::UnderWay;
+            self.effect(Effect::RestartEngine { models });
+        }
+    }
+
+    /// Whether the engine is down and stays so.
+    pub(super) fn is_engine_down(&self) -> bool {
+        let is_down = matches!(self.model.fleet.engine, EngineView::Down { .. });
+        is_down && self.model.pending.restart != Restart::UnderWay
+    }
+
+    fn restart_over(&mut self) {
+        if self.model.pending.restart == Restart::UnderWay {
+            self.model.pending.restart = Restart::Tried;
         }
     }
 

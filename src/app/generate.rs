@@ -4,7 +4,7 @@
 //! painted frame. At most one turn runs; further messages wait in the queue.
 
 use super::effect::{Effect, TimerId};
-use super::model::{EngineView, QueueFlow, Restart};
+use super::model::{QueueFlow, Restart};
 use super::turn::{Attempt, Lane, Phase, Prose, Turn};
 use super::update::Step;
 use super::{history, restore};
@@ -90,7 +90,7 @@ impl Step<'_> {
         if self.running().is_some() {
             return false;
         }
-        self.ended_badly() || matches!(self.model.fleet.engine, EngineView::Down { .. })
+        self.ended_badly() || self.is_engine_down()
     }
 
     /// Whether the last answer was stopped or failed.
@@ -98,13 +98,6 @@ impl Step<'_> {
         let lanes = self.model.turns.last().into_iter().flat_map(|turn| &turn.lanes);
         let mut current = lanes.filter_map(Lane::current);
         current.any(|attempt| matches!(attempt.phase, Phase::Stopped | Phase::Interrupted(_)))
-    }
-
-    fn restart_engine(&mut self) {
-        if let EngineView::Down { residents, .. } = &self.model.fleet.engine {
-            let models = residents.clone();
-            self.effect(Effect::RestartEngine { models });
-        }
     }
 
     /// The attempt that is running.

@@ -186,7 +186,7 @@ impl Step<'_> {
         let pasted = self.model.composer.buffer.paste(raw);
         self.model.composer.completion = None;
         if pasted.dropped > 0 {
-            self.warn(&format!("{} hidden characters of the paste were left out", pasted.dropped));
+            self.warn(&format!("hidden characters left out of the paste: {}", pasted.dropped));
         }
     }
 

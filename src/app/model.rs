@@ -73,7 +73,9 @@ pub enum Restart {
     /// Not since it last completed an answer.
     #[default]
     Untried,
-    /// Once; the next time waits for the person.
+    /// It is being started again.
+    UnderWay,
+    /// It was; the next time waits for the person.
     Tried,
 }
 

@@ -43,7 +43,8 @@ impl Step<'_> {
         let Some(binding) = lookup(&[Context::Help, Context::Global], chord) else { return };
         let rows = usize::from(self.model.size.1);
         let page = (rows / 2).max(1);
-        let last = help().len().saturating_sub(page);
+        // On a narrow screen an entry takes up to three rows; the view stops at the last one.
+        let last = self.ctx.frame.help_last.unwrap_or_else(|| help().len() * 3);
         let Some(Overlay::Help { top }) = self.model.overlays.last_mut() else { return };
         let to = match binding.command {
             Command::Previous => top.saturating_sub(1),

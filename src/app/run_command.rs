@@ -76,7 +76,11 @@ impl Step<'_> {
         let lanes = self.model.turns.iter_mut().rev().flat_map(|turn| &mut turn.lanes);
         let mut attempts = lanes.filter_map(|lane| lane.attempts.last_mut());
         match attempts.find(|attempt| !attempt.thinking.is_empty()) {
-            Some(attempt) => attempt.thinking_open = !attempt.thinking_open,
+            Some(attempt) => {
+                attempt.thinking_open = !attempt.thinking_open;
+                let how = if attempt.thinking_open { "unfolded" } else { "folded" };
+                self.info(&format!("thinking {how}"));
+            }
             None => self.warn("no answer has thinking in it"),
         }
     }

@@ -32,7 +32,7 @@ impl Step<'_> {
             Scroll::Anchored { seen_rows, .. } => seen_rows,
             Scroll::Follow => frame.total_rows,
         };
-        self.model.scroll = anchor(frame, top, seen_rows, self.model.size.0);
+        self.model.scroll = anchor(frame, top, seen_rows);
     }
 
     /// Back to the end, and with it.
@@ -41,11 +41,11 @@ impl Step<'_> {
     }
 }
 
-fn anchor(frame: &FrameFacts, top: usize, seen_rows: usize, cols: u16) -> Scroll {
+fn anchor(frame: &FrameFacts, top: usize, seen_rows: usize) -> Scroll {
     if top + frame.viewport_rows >= frame.total_rows {
         return Scroll::Follow;
     }
     let turn = frame.turn_rows.partition_point(|start| *start <= top).saturating_sub(1);
     let start = frame.turn_rows.get(turn).copied().unwrap_or(0);
-    Scroll::Anchored { turn, row: top.saturating_sub(start), cols, seen_rows }
+    Scroll::Anchored { turn, row: top.saturating_sub(start), cols: frame.cols, seen_rows }
 }

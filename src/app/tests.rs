@@ -69,7 +69,7 @@ impl App {
             size: (80, 24),
         };
         change(&mut args);
-        let frame = FrameFacts { composer_width: 40, viewport_rows: 20, ..FrameFacts::default() };
+        let frame = FrameFacts { composer_width: 40, viewport_rows: 20, cols: 80, ..FrameFacts::default() };
         Self { model: Model::new(args), frame, now: Duration::ZERO }
     }
 

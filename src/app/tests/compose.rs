@@ -216,7 +216,7 @@ fn keys_right_after_a_paste_are_its_tail() {
 fn hidden_and_enormous_pastes() {
     let mut app = App::new();
     app.msg(Msg::Paste("hi\u{E0041}".to_owned()));
-    assert_eq!((app.draft(), app.notice()), ("hi", "1 hidden characters of the paste were left out"));
+    assert_eq!((app.draft(), app.notice()), ("hi", "hidden characters left out of the paste: 1"));
     app.msg(Msg::Paste("x".repeat((16 << 20) + 1)));
     assert_eq!(app.draft(), "hi");
     assert!(app.notice().starts_with("that paste has 16 MiB, more than the 16 MiB"), "{}", app.notice());

@@ -26,7 +26,7 @@ fn a_dead_engine_is_restarted_with_its_models_and_one_key_retries() {
     expected.fleet.engine =
         EngineView::Down { message: shown("signal 9\nIt was killed."), residents: vec!["tiny".to_owned()] };
     expected.fleet.backends[0].models[0].state = ModelState::Unloaded;
-    expected.pending.restart = crate::app::model::Restart::Tried;
+    expected.pending.restart = crate::app::model::Restart::UnderWay;
     expected.pending.residents = vec!["tiny".to_owned()];
     expected.notice = bad("engine ended: signal 9 · It was killed. · restarted · r retry");
     assert_eq!((died(&mut app), &app.model), (vec![restart()], &expected));
@@ -52,12 +52,16 @@ fn it_is_restarted_once_by_itself_and_then_by_key() {
     assert_eq!(app.msg(Msg::Engine(EngineNews::Failed { message: "no memory".to_owned() })), []);
     assert_eq!(app.notice(), "the engine does not start: no memory · r tries again");
     assert_eq!(app.press("r"), [restart()], "with the models it had");
+    app.press("r");
+    assert_eq!(app.draft(), "r", "it is being started: nothing to do twice");
+    app.press("backspace");
     assert_eq!(died(&mut app), [], "not again by itself");
     assert_eq!(app.press("r"), [restart()]);
 
     app.msg(Msg::Engine(EngineNews::Ready));
     app.turn("hello", "good");
     assert_eq!(died(&mut app), [restart()], "a complete answer proves that it works");
+    app.msg(Msg::Engine(EngineNews::Failed { message: "no memory".to_owned() }));
     assert_eq!(app.press("r"), [restart()], "a good answer is not asked for again");
     assert_eq!(app.draft(), "");
 }

@@ -15,7 +15,7 @@ fn long() -> App {
 }
 
 fn anchored(turn: usize, row: usize) -> Scroll {
-    Scroll::Anchored { turn, row, seen_rows: 100 }
+    Scroll::Anchored { turn, row, cols: 80, seen_rows: 100 }
 }
 
 #[test]

@@ -1,3 +1,5 @@
+//! Edits, undo, pastes and wrapping, by example and by property.
+
 use super::*;
 use crate::text::width::width as cells;
 use pretty_assertions::assert_eq;
