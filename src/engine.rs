@@ -4,3 +4,5 @@ pub mod builtin;
 pub mod catalogue;
 pub mod gguf;
 pub mod memory;
+pub mod template;
+pub mod think;
