@@ -14,7 +14,7 @@ const ASK_LIMIT: Duration = Duration::from_secs(3);
 
 /// The error of a backend whose address is no good.
 pub(super) fn bad_address(why: String) -> AppError {
-    AppError::new(Exit::Usage, why).hint("an address is http://host:port or http://host:port/v1")
+    AppError::new(Exit::Usage, why).hint("see [[backend]] in the configuration file")
 }
 
 /// What the person chose for this run.
