@@ -1,4 +1,5 @@
 //! The program from outside: arguments, streams, exit codes, what is saved. It talks to a scripted server.
+#![expect(clippy::expect_used, clippy::panic, reason = "a helper whose set-up fails has failed")]
 
 #[path = "support/scripted.rs"]
 mod scripted;
@@ -345,7 +346,7 @@ fn json_is_one_object_with_everything() {
     }
     let id = value["session"].as_str().expect("saved").to_owned();
     assert!(home.run(["sessions", "list"]).out.starts_with(&id));
-    let shown = home.run(["sessions", "show", &id[..12]]).out;
+    let shown = home.run(["sessions", "show", id.get(..12).expect("long enough")]).out;
     assert!(shown.contains("## You\n\nhi\n") && shown.contains("## fake · m\n\nParis\n"), "{shown}");
 }
 
