@@ -18,7 +18,7 @@ mod restore;
 mod run_command;
 mod scroll;
 mod session;
-mod start;
+pub mod start;
 pub mod turn;
 mod update;
 

@@ -108,6 +108,8 @@ pub enum EngineEvent {
         /// Ids to load again.
         residents: Vec<String>,
     },
+    /// It left in good order, because somebody asked it to: it starts again with the next question.
+    Stopped,
     /// It could not be started: one or two lines.
     Failed(String),
 }
@@ -148,12 +150,13 @@ impl Backend {
     }
 
     fn new(http: Http, default_model: Option<String>, engine: Option<Engine>) -> Self {
+        let patience = if engine.is_some() { Patience::with_engine() } else { Patience::default() };
         let inner = Inner {
             name: http.backend().to_owned(),
             default_model,
             http: Arc::new(http),
             engine: engine.map(Arc::new),
-            patience: Patience::default(),
+            patience,
         };
         Self { inner: Arc::new(inner) }
     }
@@ -202,8 +205,38 @@ impl Backend {
         models::load(&self.inner.http, self.inner.engine.as_deref(), model).await
     }
 
+    /// Starts the engine when it isn't running; nothing for a server elsewhere.
+    ///
+    /// # Errors
+    /// When it can't be started or does not get ready.
+    pub async fn start(&self) -> Result<(), GenError> {
+        self.ready().await
+    }
+
+    /// What a running engine says of itself (`/engine/status`); none when no engine runs. Starts nothing.
+    ///
+    /// # Errors
+    /// When somebody is there who gives no good answer.
+    pub async fn status(&self) -> Result<Option<serde_json::Value>, GenError> {
+        match &self.inner.engine {
+            Some(engine) => engine.status(&self.inner.http).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Asks the engine to finish what it does and end; returns when it is gone. `false` when none ran.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub async fn stop(&self) -> Result<bool, GenError> {
+        match &self.inner.engine {
+            Some(engine) => engine.stop(&self.inner.http).await,
+            None => Ok(false),
+        }
+    }
+
     /// Starts the engine if needed, stays connected (which keeps the engine from lingering out) and tells
-    /// what happens to it. Ends after `Died` or `Failed`; call it again to start the engine anew.
+    /// what happens to it. Ends after `Died`, `Stopped` or `Failed`; call it again to start the engine anew.
     /// For a server elsewhere: an empty stream.
     #[must_use]
     pub fn watch(&self) -> Pin<Box<dyn Stream<Item = EngineEvent> + Send>> {
@@ -217,6 +250,53 @@ impl Backend {
         match &self.inner.engine {
             Some(engine) => engine.ensure(&self.inner.http).await,
             None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pretty_assertions::assert_eq;
+    use std::path::PathBuf;
+
+    fn server(name: &str, url: &str) -> BackendConfig {
+        BackendConfig {
+            name: name.to_owned(),
+            url: url.to_owned(),
+            model: Some("large".to_owned()),
+            token_env: None,
+        }
+    }
+
+    fn backends(servers: Vec<BackendConfig>) -> Result<Backends, String> {
+        let at = PathBuf::from("/tmp/duet-nowhere");
+        let paths = Paths { config: at.clone(), data: at.clone(), cache: at.clone(), runtime: at };
+        Backends::new(&Config { backends: servers, ..Config::default() }, &paths, None)
+    }
+
+    #[test]
+    fn the_engine_comes_first() {
+        let all = backends(vec![server("mac", "http://mac:8080")]).expect("fine");
+        let names: Vec<&str> = all.all().iter().map(Backend::name).collect();
+        assert_eq!(names, if cfg!(feature = "local") { vec![LOCAL, "mac"] } else { vec!["mac"] });
+        let mac = all.get("mac").expect("it is there");
+        assert_eq!((mac.default_model(), mac.is_engine()), (Some("large"), false));
+        assert_eq!(all.get("nowhere").map(Backend::name), None);
+    }
+
+    #[test]
+    fn bad_names_and_addresses_are_one_line() {
+        let good = "http://mac:8080";
+        for (servers, words) in [
+            (vec![server("local", good)], "the name is taken"),
+            (vec![server("mac", good), server("mac", good)], "the name is taken"),
+            (vec![server("", good)], "no space and no slash"),
+            (vec![server("a/b", good)], "no space and no slash"),
+            (vec![server("mac", "mac:8080")], "write http://host:port"),
+        ] {
+            let error = backends(servers).expect_err(words);
+            assert!(error.contains(words) && error.lines().count() == 1, "{error}");
         }
     }
 }

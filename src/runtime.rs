@@ -97,8 +97,9 @@ where
     let mut terminal = Terminal::open(&startup.paths.logs())?;
     let signals = signals::start(terminal.tty().clone(), ended.clone()).map_err(no_start)?;
     terminal.enter().map_err(no_start)?;
+    let tty = terminal.tty().clone();
     let (painted, painted_reports) = mpsc::unbounded_channel();
-    let mut writer = Writer::new(terminal.tty().clone(), clock, painted);
+    let mut writer = Writer::new(tty.clone(), clock, painted);
     writer.start().map_err(no_start)?;
 
     let colours = startup.colours;
@@ -139,7 +140,7 @@ where
     event_loop.draw_first();
 
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(no_start)?;
-    let input = input::start().map_err(no_start)?;
+    let input = input::start(tty).map_err(no_start)?;
     let end = tokio::task::LocalSet::new().block_on(&tokio, async {
         let opening =
             opener.map(|opener| tokio::task::spawn_local(opener.run(news.clone(), Arc::clone(&last_words))));
@@ -156,7 +157,9 @@ where
         // The terminal is given back before the disk is waited for.
         event_loop.screen.close();
         let limit = if matches!(end, End::Signal(_)) { LAST_FLUSH_BY_SIGNAL } else { LAST_FLUSH };
-        store.finish(limit).await;
+        if !store.finish(limit).await {
+            last_words::say_unwritten();
+        }
         last_words.keep(None);
         if let Some(opening) = opening {
             opening.abort();

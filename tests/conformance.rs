@@ -1,6 +1,8 @@
 //! What a backend must do, checked over a scripted fake: first the checks that hold for every backend
 //! (`support/suite.rs`, which also run over the real engine), then what only a fake can be made to do.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking, helpers included")]
+
 #[path = "conformance/engine.rs"]
 mod engine;
 #[path = "support/fake_server.rs"]
@@ -307,6 +309,14 @@ async fn a_load_that_fails_says_why() {
     let error = backend(&server).load("small").await.expect_err("it fails");
     assert_eq!(error.kind, GenErrorKind::Model);
     assert_eq!(error.message.lines().next(), Some("mac can't load small: cut off at byte 7"));
+}
+
+#[tokio::test]
+async fn a_server_that_loads_by_itself_says_so() {
+    let server = FakeServer::tcp(|_| Reply::json(404, &json!({"detail": "Not Found"}))).await;
+    let error = backend(&server).load("small").await.expect_err("it can't be told");
+    assert_eq!(error.kind, GenErrorKind::Refused);
+    assert!(error.message.starts_with("mac can't be told to load a model"), "{error}");
 }
 
 #[tokio::test]

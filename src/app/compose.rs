@@ -207,7 +207,7 @@ impl Step<'_> {
         let Some((at, _)) = self.model.composer.recalled else { return };
         self.keep_changes();
         if at + 1 < self.model.composer.history.len() {
-            self.recall(at + 1);
+            self.show_input(at + 1);
         } else if let Some((_, draft)) = self.model.composer.recalled.take() {
             self.model.composer.completion = None;
             self.model.composer.buffer = draft;
@@ -217,6 +217,10 @@ impl Step<'_> {
     /// Shows an input; the draft is kept.
     pub(super) fn recall(&mut self, at: usize) {
         self.keep_changes();
+        self.show_input(at);
+    }
+
+    fn show_input(&mut self, at: usize) {
         let composer = &mut self.model.composer;
         let Some(text) = composer.history.get(at) else { return };
         let shown = EditBuffer::from_text(text);

@@ -67,6 +67,11 @@ impl Step<'_> {
                 self.model.pending.residents.clear();
             }
             EngineNews::Died { message, residents } => self.engine_died(&message, residents),
+            EngineNews::Stopped => {
+                self.forget_residents();
+                self.model.fleet.engine = EngineView::Unknown;
+                self.info("the engine was stopped; the next question starts it again");
+            }
             EngineNews::Failed { message } => {
                 let residents = self.model.pending.residents.clone();
                 self.engine_down(&message, residents);
@@ -75,7 +80,8 @@ impl Step<'_> {
         }
     }
 
-    fn engine_died(&mut self, message: &str, residents: Vec<String>) {
+    /// Nothing is loaded any more on this machine.
+    fn forget_residents(&mut self) {
         for backend in self.model.fleet.backends.iter_mut().filter(|b| b.is_engine) {
             for card in &mut backend.models {
                 if matches!(card.state, ModelState::Loaded | ModelState::Loading { .. }) {
@@ -84,6 +90,10 @@ impl Step<'_> {
             }
         }
         self.refresh_models();
+    }
+
+    fn engine_died(&mut self, message: &str, residents: Vec<String>) {
+        self.forget_residents();
         self.model.pending.residents.clone_from(&residents);
         self.engine_down(message, residents.clone());
         let next = if self.lost_a_turn() { "\nr retry" } else { "" };

@@ -117,6 +117,8 @@ pub enum EngineNews {
         /// Models that were resident.
         residents: Vec<String>,
     },
+    /// It left because somebody asked it to; the next question starts it again.
+    Stopped,
     /// It could not be started.
     Failed {
         /// One or two lines.

@@ -85,7 +85,7 @@ impl Step<'_> {
     fn copy(&mut self, argument: &str) -> bool {
         let current = || self.model.turns.iter().flat_map(|turn| &turn.lanes).filter_map(Lane::current);
         if argument.is_empty() {
-            let Some(answer) = current().filter(|attempt| !attempt.answer.is_empty()).last() else {
+            let Some(answer) = current().rfind(|attempt| !attempt.answer.is_empty()) else {
                 self.warn("no answer to copy yet");
                 return false;
             };
@@ -248,11 +248,11 @@ impl Step<'_> {
             .filter_map(|attempt| attempt.metrics.usage.output_tokens)
             .map(u64::from)
             .sum();
-        let last = lanes().filter_map(Lane::current).filter_map(|attempt| {
+        let mut last = lanes().filter_map(Lane::current).filter_map(|attempt| {
             let usage = attempt.metrics.usage;
             Some(u64::from(usage.prompt_tokens?) + u64::from(usage.output_tokens?))
         });
-        let context = last.last().map_or_else(String::new, |n| format!(" · context {n} tokens"));
+        let context = last.next_back().map_or_else(String::new, |n| format!(" · context {n} tokens"));
         let saving = match &model.session.saving {
             Saving::On => "saved",
             Saving::Off => "not saved",

@@ -31,6 +31,13 @@ impl Default for Patience {
     }
 }
 
+impl Patience {
+    /// For our own engine, which gives a sign of life every two seconds whatever it does.
+    pub(super) const fn with_engine() -> Self {
+        Self { first: Duration::from_secs(20), between: Duration::from_secs(8) }
+    }
+}
+
 /// The events of one generation.
 pub(super) fn stream(
     http: Arc<Http>,
@@ -178,15 +185,23 @@ impl Answer {
 
     /// The error to show for a request that failed: the engine's death, if it died of it.
     async fn blame(&self, error: HttpError, began_ms: u64) -> GenError {
-        if error.reach == super::http::Reach::Answered || error.error.kind == GenErrorKind::Timeout {
+        if error.reach.is_answered() || error.error.kind == GenErrorKind::Timeout {
             return error.error;
         }
         self.death(began_ms).await.unwrap_or(error.error)
     }
 
+    /// Why the engine broke off; none for a server elsewhere.
     async fn death(&self, since_ms: u64) -> Option<GenError> {
-        let death = self.engine.as_ref()?.death_since(since_ms).await?;
-        Some(GenError::new(GenErrorKind::EngineDied, death.message))
+        let death = self.engine.as_ref()?.death_since(since_ms).await;
+        let message = death.map_or_else(
+            || {
+                "the engine ended without a word: it was killed, or stopped. Retry to start it again"
+                    .to_owned()
+            },
+            |death| death.message,
+        );
+        Some(GenError::new(GenErrorKind::EngineDied, message))
     }
 }
 

@@ -231,9 +231,35 @@ impl Engine {
         }
     }
 
-    /// Asks an engine of another version to finish, and waits until it is gone.
+    /// What a running engine says of itself; none when nobody is there.
+    pub(super) async fn status(&self, http: &Http) -> Result<Option<Value>, GenError> {
+        self.check_place()?;
+        match http.get("/engine/status", GLANCE).await {
+            Ok(status) => Ok(Some(status)),
+            Err(error) if error.reach == Reach::Nobody => Ok(None),
+            Err(error) => Err(error.error),
+        }
+    }
+
+    /// Ends a running engine, whatever its version; `false` when nobody is there.
+    pub(super) async fn stop(&self, http: &Http) -> Result<bool, GenError> {
+        match self.standing(http).await? {
+            Standing::Nobody => Ok(false),
+            Standing::Other { version, pid } => self.replace(http, &version, pid).await.map(|()| true),
+            Standing::Ours => {
+                let pid = self
+                    .status(http)
+                    .await?
+                    .and_then(|status| i32::try_from(status.get("pid")?.as_i64()?).ok());
+                self.replace(http, VERSION, pid).await.map(|()| true)
+            }
+            Standing::Silent(error) => Err(error),
+        }
+    }
+
+    /// Asks an engine to finish, and waits until it is gone.
     async fn replace(&self, http: &Http, version: &str, pid: Option<i32>) -> Result<(), GenError> {
-        tracing::info!(version, "replacing an engine of another version");
+        tracing::info!(version, "asking an engine to end");
         // What it answers does not matter: only that it goes.
         let _ = http.post("/engine/shutdown", &json!({}), QUICK, None).await;
         if self.is_gone_within(http, LEAVE).await? {
@@ -251,7 +277,7 @@ impl Engine {
         }
         let next = pid.map_or_else(|| "end it".to_owned(), |pid| format!("end it with `kill {pid}`"));
         Err(unreachable(format!(
-            "an engine of version {version} is running and does not end; this is version {VERSION}\n{next}, then try again"
+            "the engine (version {version}) is running and does not end\n{next}, then try again"
         )))
     }
 
@@ -335,6 +361,10 @@ impl Engine {
                 break;
             }
             if let Ok(status) = ended.try_recv() {
+                // It may have found another one running, and left.
+                if matches!(self.standing(http).await?, Standing::Ours) {
+                    return Ok(());
+                }
                 return Err(self.ended_early(status, began_ms).await);
             }
             if Instant::now() >= deadline {

@@ -2,6 +2,7 @@
 //! meaning and never retries, redirects, compresses or uses a proxy.
 
 mod address;
+mod trouble;
 
 use super::fault::{self, ErrorBody};
 use super::openai::Additions;
@@ -10,11 +11,11 @@ use address::Address;
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, LOCATION, SERVER};
 use reqwest::{Client, ClientBuilder, Method, RequestBuilder, Response};
 use serde_json::Value;
-use std::error::Error;
-use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
+
+pub(super) use trouble::{HttpError, Reach, why};
 
 /// Bytes of a body that is not a stream.
 const MAX_BODY: usize = 8 * 1024 * 1024;
@@ -67,32 +68,6 @@ enum Family {
     Unknown = 0,
     LlamaServer = 1,
     Other = 2,
-}
-
-/// A request that got no good answer.
-#[derive(Debug)]
-pub(super) struct HttpError {
-    /// For the person.
-    pub(super) error: GenError,
-    /// How far it came.
-    pub(super) reach: Reach,
-}
-
-/// How far a request came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reach {
-    /// No connection, because nothing listens: the request was seen by nobody.
-    Nobody,
-    /// Perhaps to the server: no answer, or half of one.
-    Unknown,
-    /// The server answered, with an error.
-    Answered,
-}
-
-impl From<HttpError> for GenError {
-    fn from(error: HttpError) -> Self {
-        error.error
-    }
 }
 
 /// What every client has in common.
@@ -214,7 +189,7 @@ impl Http {
         };
         self.learn_family(&response);
         let status = response.status();
-        let refused = |error| HttpError { error, reach: Reach::Answered };
+        let refused = |error| HttpError { error, reach: Reach::Answered { status: status.as_u16() } };
         if status.is_redirection() {
             let to = response
                 .headers()
@@ -284,7 +259,7 @@ impl Http {
         };
         serde_json::from_slice(&body).map_err(|_| HttpError {
             error: fault::not_a_chat(&self.backend, &self.place, &ErrorBody::from_bytes(&body)),
-            reach: Reach::Answered,
+            reach: Reach::Answered { status: 200 },
         })
     }
 
@@ -308,59 +283,9 @@ impl Http {
             Some(_) => Family::Other,
             None => return,
         };
-        self.family.store(family as u8, Ordering::Relaxed);
-    }
-
-    fn silent(&self, patience: Duration) -> HttpError {
-        let message = format!(
-            "{} did not answer within {} s ({})\ntry again, or choose another backend",
-            self.backend,
-            patience.as_secs(),
-            self.place
-        );
-        HttpError { error: GenError::new(GenErrorKind::Timeout, message), reach: Reach::Unknown }
-    }
-
-    fn broken(&self, why: &str) -> HttpError {
-        let message = format!("the connection to {} broke: {why} ({})\ntry again", self.backend, self.place);
-        HttpError { error: GenError::new(GenErrorKind::Protocol, message), reach: Reach::Unknown }
-    }
-
-    /// The error for a request that got no headers.
-    fn unsent(&self, error: &reqwest::Error) -> HttpError {
-        let io = io_cause(error);
-        if error.is_connect() || error.is_timeout() {
-            let cause = match io {
-                _ if error.is_timeout() => format!("no connection within {} s", CONNECT.as_secs()),
-                Some(io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => {
-                    "nothing listens there".to_owned()
-                }
-                _ => innermost(error),
-            };
-            let reach = match io {
-                Some(io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => Reach::Nobody,
-                _ => Reach::Unknown,
-            };
-            let message =
-                format!("{} can't be reached at {}: {cause}\n{}", self.backend, self.place, self.next_step);
-            return HttpError { error: GenError::new(GenErrorKind::Unreachable, message), reach };
-        }
-        if io.is_some() {
-            return self.broken(&why(error));
-        }
-        let cause = innermost(error);
-        let is_foreign = cause.contains("HTTP") || cause.contains("header") || cause.contains("parse");
-        if is_foreign {
-            let message = format!(
-                "{} is not an HTTP server ({cause})\ncheck `url` of backend {}",
-                self.place, self.backend
-            );
-            return HttpError {
-                error: GenError::new(GenErrorKind::Protocol, message),
-                reach: Reach::Unknown,
-            };
-        }
-        self.broken(&why(error))
+        // Learnt once: what is known to be the engine stays that.
+        let unknown = Family::Unknown as u8;
+        let _ = self.family.compare_exchange(unknown, family as u8, Ordering::Relaxed, Ordering::Relaxed);
     }
 }
 
@@ -403,29 +328,6 @@ async fn read_body(mut response: Response, max: usize) -> Result<Vec<u8>, (Strin
             Err(error) => return Err((why(&error), body)),
         }
     }
-}
-
-/// Why a connection broke, in a few words.
-pub(super) fn why(error: &reqwest::Error) -> String {
-    match io_cause(error) {
-        Some(io::ErrorKind::ConnectionReset) => "it was reset".to_owned(),
-        Some(io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe) => "it was closed".to_owned(),
-        Some(io::ErrorKind::TimedOut) => "the other side vanished".to_owned(),
-        _ => fault::clean(&innermost(error)),
-    }
-}
-
-fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
-    std::iter::successors(error.source(), |e: &&(dyn Error + 'static)| (*e).source())
-}
-
-fn io_cause(error: &reqwest::Error) -> Option<io::ErrorKind> {
-    causes(error).filter_map(|e| e.downcast_ref::<io::Error>()).last().map(io::Error::kind)
-}
-
-fn innermost(error: &reqwest::Error) -> String {
-    let cause = causes(error).last().map_or_else(|| error.to_string(), ToString::to_string);
-    fault::clean(&cause)
 }
 
 #[cfg(test)]

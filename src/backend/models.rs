@@ -24,7 +24,7 @@ pub(super) async fn list(http: &Http) -> Result<Vec<Entry>, HttpError> {
             http.place(),
             &ErrorBody::from_bytes(list.to_string().as_bytes()),
         ),
-        reach: Reach::Answered,
+        reach: Reach::Answered { status: 200 },
     })
 }
 
@@ -33,7 +33,7 @@ pub(super) async fn load(http: &Http, engine: Option<&Engine>, model: &str) -> R
     let model = if engine.is_some() { absolute_model(model) } else { model.to_owned() };
     let began_ms = wall_ms();
     match load_and_wait(http, &model).await {
-        Err(error) if error.reach == Reach::Answered => Err(error.error),
+        Err(error) if error.reach.is_answered() => Err(error.error),
         Err(error) => match engine {
             Some(engine) => Err(match engine.death_since(began_ms).await {
                 Some(death) => GenError::new(GenErrorKind::EngineDied, death.message),
@@ -51,17 +51,27 @@ async fn load_and_wait(http: &Http, model: &str) -> Result<(), HttpError> {
             GenErrorKind::Model,
             format!("{} can't load {model}: {why}\nchoose another model", http.backend()),
         ),
-        reach: Reach::Answered,
+        reach: Reach::Answered { status: 200 },
     };
     let answer = match http.post("/models/load", &json!({ "model": model }), QUICK, Some(model)).await {
         Ok(answer) => answer,
         Err(error) => {
             // llama-server refuses to load what is loaded.
-            let is_loaded = error.reach == Reach::Answered
+            let is_loaded = error.reach.is_answered()
                 && list(http).await.is_ok_and(|all| {
                     all.iter().any(|e| names(e, model) && e.card.state == ModelState::Loaded)
                 });
-            return if is_loaded { Ok(()) } else { Err(error) };
+            return match error.reach {
+                _ if is_loaded => Ok(()),
+                Reach::Answered { status: 404 | 405 | 501 } if error.error.kind != GenErrorKind::Model => {
+                    let message = format!(
+                        "{} can't be told to load a model: it loads one when it is asked a question\nsend the question",
+                        http.backend()
+                    );
+                    Err(HttpError { error: GenError::new(GenErrorKind::Refused, message), ..error })
+                }
+                _ => Err(error),
+            };
         }
     };
     // The server may know a path by another name.

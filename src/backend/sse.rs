@@ -67,12 +67,11 @@ impl SseDecoder {
             self.line.extend_from_slice(piece);
             rest = match tail {
                 [] => return Ok(()),
-                [b'\r', b'\n', after @ ..] => after,
                 [b'\r'] => {
                     self.after_return = true;
                     &[]
                 }
-                [_, after @ ..] => after,
+                [b'\r', b'\n', after @ ..] | [_, after @ ..] => after,
             };
             self.end_line(out);
         }

@@ -119,11 +119,19 @@ impl Watch {
         for item in items {
             if let SseItem::Event { data, .. } = item
                 && let Ok(news) = serde_json::from_str::<Value>(&data)
-                && news.get("event").and_then(Value::as_str) == Some("models")
             {
-                let models = cards(&news);
-                self.remember(&models);
-                self.queue.push_back(EngineEvent::Models(models));
+                match news.get("event").and_then(Value::as_str) {
+                    Some("models") => {
+                        let models = cards(&news);
+                        self.remember(&models);
+                        self.queue.push_back(EngineEvent::Models(models));
+                    }
+                    Some("engine_ending") => {
+                        self.queue.push_back(EngineEvent::Stopped);
+                        return Stage::Over;
+                    }
+                    _ => {}
+                }
             }
         }
         if goes_on {
@@ -135,7 +143,10 @@ impl Watch {
                 message: death.message,
                 residents: if death.residents.is_empty() { residents } else { death.residents },
             },
-            None => EngineEvent::Died { message: "engine was stopped".to_owned(), residents },
+            None => EngineEvent::Died {
+                message: "engine ended without a word: it was killed".to_owned(),
+                residents,
+            },
         });
         Stage::Over
     }

@@ -1,10 +1,14 @@
 //! `tui engine start|status|stop`, and the hidden processes behind it.
 
+use super::out;
+use crate::backend::{Backend, Backends};
 use crate::config::Config;
 use crate::engine::{probe, supervisor, worker};
 use crate::error::{AppError, Exit};
 use crate::paths::Paths;
+use crate::text::shown_line;
 use clap::Subcommand;
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 
 /// The engine of this machine.
@@ -50,8 +54,88 @@ pub fn run(
         EngineCommand::Probe { path } => {
             probe::run(&path).map(|()| Exit::Ok).map_err(|e| AppError::new(Exit::Model, e))
         }
-        EngineCommand::Start => Err(AppError::new(Exit::Error, "x")),
-        EngineCommand::Status { .. } => Err(AppError::new(Exit::Error, "x")),
-        EngineCommand::Stop => Err(AppError::new(Exit::Error, "x")),
+        EngineCommand::Start => with_engine(config, paths, config_file, async |engine| {
+            engine.start().await?;
+            out::note("the engine runs");
+            Ok(Exit::Ok)
+        }),
+        EngineCommand::Status { json } => with_engine(config, paths, config_file, async |engine| {
+            let status = engine.status().await?;
+            match (status, json) {
+                (None, true) => out::answer("null"),
+                (None, false) => out::answer("no engine runs; the next question starts it"),
+                (Some(status), true) => out::answer(&status.to_string()),
+                (Some(status), false) => out::answer(&describe(&status)),
+            }
+            Ok(Exit::Ok)
+        }),
+        EngineCommand::Stop => with_engine(config, paths, config_file, async |engine| {
+            out::note(if engine.stop().await? { "the engine has ended" } else { "no engine runs" });
+            Ok(Exit::Ok)
+        }),
     }
+}
+
+fn with_engine(
+    config: &Config,
+    paths: &Paths,
+    config_file: Option<&Path>,
+    work: impl AsyncFnOnce(&Backend) -> Result<Exit, AppError>,
+) -> Result<Exit, AppError> {
+    let backends =
+        Backends::new(config, paths, config_file).map_err(|message| AppError::new(Exit::Usage, message))?;
+    let Some(engine) = backends.all().iter().find(|backend| backend.is_engine()) else {
+        return Err(AppError::new(Exit::Error, "this build has no engine"));
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| AppError::new(Exit::Error, format!("cannot start: {error}")))?;
+    runtime.block_on(work(engine))
+}
+
+/// The status as lines for people. Ids and names in it are foreign.
+fn describe(status: &Value) -> String {
+    let text = |value: &Value| shown_line(value.as_str().unwrap_or("?"), 60).to_string();
+    let bytes = |value: &Value| crate::engine::memory::size(value.as_u64().unwrap_or(0));
+    let mut lines = vec![format!(
+        "engine {} · process {} · up {} s",
+        text(&status["version"]),
+        status["pid"],
+        status["uptime_s"].as_f64().unwrap_or(0.0) as u64
+    )];
+    for device in status["devices"].as_array().into_iter().flatten() {
+        lines.push(format!(
+            "  {}  {}  {} free of {}",
+            text(&device["name"]),
+            text(&device["description"]),
+            bytes(&device["free"]),
+            bytes(&device["total"])
+        ));
+    }
+    let models = status["models"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if models.is_empty() {
+        lines.push("no model is resident".to_owned());
+    }
+    for model in models {
+        let need = &model["bytes"];
+        let total = ["weights", "kv", "compute"].iter().filter_map(|part| need[part].as_u64()).sum::<u64>();
+        let mut line = format!(
+            "  ● {}  {}  context {}  {} of {} slots in use",
+            text(&model["id"]),
+            crate::engine::memory::size(total),
+            model["context"],
+            model["slots_used"],
+            model["slots"]
+        );
+        for (name, rate) in
+            [("prefill", &model["prefill_tokens_per_s"]), ("decode", &model["decode_tokens_per_s"])]
+        {
+            if let Some(rate) = rate.as_f64() {
+                line.push_str(&format!("  {name} {rate:.0} tok/s"));
+            }
+        }
+        lines.push(line);
+    }
+    lines.join("\n")
 }

@@ -22,21 +22,17 @@ impl Canvas {
     }
 
     /// Draws one frame of this many columns and rows.
-    pub(super) fn draw<T>(
+    pub(super) fn draw<T: Default>(
         &mut self,
         (cols, rows): (u16, u16),
         view: impl FnOnce(&mut Frame<'_>) -> T,
     ) -> (T, Picture) {
         self.terminal.backend_mut().size = Size::new(cols, rows);
-        let mut learnt = None;
-        let Ok(frame) = self.terminal.draw(|frame| learnt = Some(view(frame)));
+        let mut learnt = T::default();
+        let Ok(frame) = self.terminal.draw(|frame| learnt = view(frame));
         let buffer = frame.buffer.clone();
         let cursor = self.terminal.backend().cursor;
-        let picture = Picture { buffer, cursor, attempts: Vec::new() };
-        match learnt {
-            Some(learnt) => (learnt, picture),
-            None => unreachable!("`draw` calls its closure"),
-        }
+        (learnt, Picture { buffer, cursor, attempts: Vec::new() })
     }
 }
 

@@ -216,7 +216,10 @@ mod tests {
         let mut at = 0;
         for mode in ["?2026l", "?2004l", "?1000l", "?1006l", "?1004l", "<1u", "[0m", "[0 q", "?25h", "?1049l"]
         {
-            let found = list[at..].find(mode).unwrap_or_else(|| panic!("{mode} is missing or out of order"));
+            let found = list
+                .get(at..)
+                .and_then(|rest| rest.find(mode))
+                .unwrap_or_else(|| panic!("{mode} is missing or out of order"));
             at += found + mode.len();
         }
         assert_eq!(at, list.len(), "nothing follows the alternate screen");

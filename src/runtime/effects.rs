@@ -185,6 +185,12 @@ impl Runner {
 
     fn generate(&mut self, key: GenKey, backend: &str, request: crate::chat::GenRequest) {
         self.generations.retain(|_, task| !task.0.is_finished());
+        // An engine that was stopped is started by the question; then it is worth watching again.
+        if self.watches.get(backend).is_some_and(|task| task.0.is_finished())
+            && let Some(engine) = self.backends.get(backend).filter(|b| b.is_engine()).cloned()
+        {
+            self.watch(engine, Vec::new());
+        }
         let events = self.backends.get(backend).map_or_else(
             || {
                 let error = GenError::new(GenErrorKind::Unreachable, format!("no backend `{backend}`"));
@@ -304,6 +310,7 @@ async fn watch(backend: Backend, mut models: Vec<String>, news: mpsc::Sender<New
             EngineEvent::Died { message, residents } => {
                 vec![Msg::Engine(EngineNews::Died { message, residents })]
             }
+            EngineEvent::Stopped => vec![Msg::Engine(EngineNews::Stopped)],
             EngineEvent::Failed(message) => vec![Msg::Engine(EngineNews::Failed { message })],
         };
         for msg in messages {

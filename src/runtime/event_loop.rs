@@ -223,7 +223,6 @@ where
         match input {
             Input::Key(chord) => self.apply(Msg::Key(chord), Urgency::Key),
             Input::Paste(text) => self.apply(Msg::Paste(text), Urgency::Key),
-            Input::Resized => self.is_resized = true,
             Input::Lost => self.terminate(signal_hook::consts::SIGHUP),
         }
     }
@@ -250,6 +249,7 @@ where
         match signal {
             Signal::End(number) => self.terminate(number),
             Signal::Stop => self.suspend(),
+            Signal::Resized => self.is_resized = true,
             Signal::Continue => {
                 self.screen.retake();
                 self.look_again();

@@ -49,10 +49,18 @@ impl LastWords {
 
     fn flush(&self) {
         let store = self.store.try_lock().ok().and_then(|mut store| store.take());
-        if let Some(store) = store {
-            store.flush_blocking(FLUSH);
+        if store.is_some_and(|store| !store.flush_blocking(FLUSH)) {
+            say_unwritten();
         }
     }
+}
+
+/// Says on the normal screen that the end of the conversation is lost.
+pub(super) fn say_unwritten() {
+    let _ = writeln!(
+        std::io::stderr(),
+        "warning: the end of this conversation could not be written to disk; is the disk full?"
+    );
 }
 
 /// From now on a panic of any thread, while the interface owns the screen, gives the terminal back, says what

@@ -7,6 +7,7 @@ use crate::chat::GenKey;
 use ratatui::backend::{Backend, CrosstermBackend};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Position;
+use unicode_width::UnicodeWidthStr;
 
 const BEGIN: &[u8] = b"\x1b[?2026h";
 const END: &[u8] = b"\x1b[?2026l";
@@ -44,7 +45,8 @@ pub(super) struct Painter {
 impl Painter {
     /// The bytes that make the terminal show this picture; none when it shows it already.
     pub(super) fn paint(&mut self, picture: Picture, extent: Extent) -> Vec<u8> {
-        let Picture { buffer, cursor, .. } = picture;
+        let Picture { mut buffer, cursor, .. } = picture;
+        mend(&mut buffer);
         let known =
             self.painted.take().filter(|(before, _)| extent == Extent::Changes && before.area == buffer.area);
         let is_clean = known.is_none();
@@ -73,6 +75,26 @@ impl Painter {
         }
         self.painted = Some((buffer, cursor));
         bytes
+    }
+}
+
+/// Makes blank every wide character whose second half something else was drawn over (a popup's border): no
+/// terminal can show half of one, and ratatui's diff takes it that there is none.
+fn mend(buffer: &mut Buffer) {
+    let width = usize::from(buffer.area.width).max(1);
+    for row in buffer.content.chunks_mut(width) {
+        for column in 0..row.len() {
+            let Some((cell, after)) = row.get_mut(column..).and_then(<[_]>::split_first_mut) else {
+                continue;
+            };
+            // Only longer symbols can be wide.
+            if cell.symbol().len() > 1 {
+                let covered = cell.symbol().width().saturating_sub(1);
+                if after.len() < covered || after.iter().take(covered).any(|cell| cell.symbol() != " ") {
+                    cell.set_symbol(" ");
+                }
+            }
+        }
     }
 }
 
@@ -109,7 +131,7 @@ mod tests {
                         continue;
                     }
                     text.push_str(cell.symbol());
-                    skip = unicode_width::UnicodeWidthStr::width(cell.symbol()).saturating_sub(1);
+                    skip = cell.symbol().width().saturating_sub(1);
                 }
                 text.trim_end().to_owned()
             })
@@ -134,6 +156,15 @@ mod tests {
         assert!(bytes.starts_with(BEGIN) && bytes.ends_with(END));
         let moved = painter.paint(picture(blank(9, 2), Some(Position::new(3, 1))), Extent::Changes);
         assert_eq!(String::from_utf8_lossy(&moved), "\u{1b}[?2026h\u{1b}[2;4H\u{1b}[?25h\u{1b}[?2026l");
+    }
+
+    #[test]
+    fn half_a_wide_character_is_none() {
+        let mut buffer = blank(6, 1);
+        buffer.set_string(0, 0, "日本語", Style::new());
+        buffer.set_string(3, 0, "|", Style::new());
+        mend(&mut buffer);
+        assert_eq!(rows(&buffer), ["日 |語"]);
     }
 
     proptest! {
@@ -165,6 +196,7 @@ mod tests {
                 let cursor = shows_cursor.then_some(Position::new(col, row));
                 let bytes = painter.paint(picture(buffer.clone(), cursor), extent);
                 terminal.process(&bytes);
+                mend(&mut buffer);
                 let shown: Vec<String> =
                     terminal.screen().rows(0, cols).map(|row| row.trim_end().to_owned()).collect();
                 prop_assert_eq!(&shown, &rows(&buffer));

@@ -3,8 +3,11 @@
 use super::crash;
 use super::event_loop::Screen;
 use super::paint::{Extent, Picture};
-use super::terminal::Terminal;
+use super::terminal::{self, Terminal};
 use super::writer::Writer;
+
+/// A program that nobody stops any more goes on after this many tries.
+const MOST_STOPS: u32 = 16;
 
 /// The real screen.
 #[derive(Debug)]
@@ -23,6 +26,16 @@ impl RealScreen {
     pub(super) fn close(&mut self) {
         self.writer.close();
         self.terminal.leave();
+    }
+
+    /// Continued in the background the program stops again: the terminal is the shell's.
+    fn wait_for_foreground(&self) {
+        for _ in 0..MOST_STOPS {
+            if self.terminal.tty().is_ours() {
+                return;
+            }
+            crash::stop_group();
+        }
     }
 
     fn open(&mut self) {
@@ -45,11 +58,16 @@ impl Screen for RealScreen {
     fn suspend(&mut self) {
         self.close();
         crash::stop_group();
+        self.wait_for_foreground();
         self.open();
     }
 
     fn retake(&mut self) {
-        self.close();
-        self.open();
+        self.wait_for_foreground();
+        // Whoever had the terminal meanwhile may have changed it. No key that was typed is dropped for it.
+        if let Err(error) = self.terminal.make_raw() {
+            tracing::warn!(%error, "taking the terminal again");
+        }
+        self.writer.sequences().send(terminal::enter_again());
     }
 }

@@ -4,7 +4,7 @@
 
 use super::crash;
 use super::terminal::Tty;
-use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP};
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGWINCH};
 use signal_hook::iterator::Signals;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -25,6 +25,8 @@ pub(super) enum Signal {
     Stop,
     /// It goes on after a stop: the terminal may look different.
     Continue,
+    /// The size of the terminal changed; the newest is asked for when it is needed.
+    Resized,
 }
 
 /// Set when the interface has ended in order.
@@ -55,7 +57,7 @@ impl Ended {
 /// What the system says.
 pub(super) fn start(tty: Tty, ended: Ended) -> io::Result<mpsc::Receiver<Signal>> {
     let (sender, receiver) = mpsc::channel(16);
-    let mut wanted = vec![SIGTERM, SIGINT, SIGQUIT, SIGTSTP, SIGCONT];
+    let mut wanted = vec![SIGTERM, SIGINT, SIGQUIT, SIGTSTP, SIGCONT, SIGWINCH];
     if !crash::is_ignored(SIGHUP) {
         wanted.push(SIGHUP);
     }
@@ -65,6 +67,8 @@ pub(super) fn start(tty: Tty, ended: Ended) -> io::Result<mpsc::Receiver<Signal>
         for signal in &mut signals {
             match signal {
                 SIGTSTP => drop(sender.try_send(Signal::Stop)),
+                // A full queue holds another one that will be looked at later: that is enough for both.
+                SIGWINCH => drop(sender.try_send(Signal::Resized)),
                 SIGCONT => drop(sender.try_send(Signal::Continue)),
                 fatal => end(fatal, &sender, &ended, ORDERLY),
             }

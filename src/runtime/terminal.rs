@@ -8,7 +8,7 @@ use crate::error::{AppError, Exit};
 use crate::paths;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
-use rustix::termios::isatty;
+use rustix::termios::{OptionalActions, isatty};
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -23,6 +23,10 @@ use std::time::Duration;
 const ENTER: &[u8] = b"\x1b[?1049h\x1b[>1u\x1b[?2004h\x1b[?25l";
 /// The same for the Linux console, where old kernels print the keyboard flags as text.
 const ENTER_CONSOLE: &[u8] = b"\x1b[?1049h\x1b[?2004h\x1b[?25l";
+
+/// Switches the same on where it may still be on: no cursor is saved and no flags are pushed a second time.
+const ENTER_AGAIN: &[u8] = b"\x1b[?1047h\x1b[=1;1u\x1b[?2004h\x1b[?25l";
+const ENTER_AGAIN_CONSOLE: &[u8] = b"\x1b[?1047h\x1b[?2004h\x1b[?25l";
 
 /// How long the terminal may take to accept the first bytes.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -71,6 +75,11 @@ impl Tty {
         let (cols, rows) =
             rustix::termios::tcgetwinsize(&*self.0).map_or((0, 0), |size| (size.ws_col, size.ws_row));
         if cols == 0 || rows == 0 { UNKNOWN_SIZE } else { (cols.min(MAX_SIZE.0), rows.min(MAX_SIZE.1)) }
+    }
+
+    /// Whether this process is in the foreground. One that does not belong to the terminal counts as that.
+    pub(super) fn is_ours(&self) -> bool {
+        rustix::termios::tcgetpgrp(&*self.0).map_or(true, |group| group == rustix::process::getpgrp())
     }
 
     /// Writes all of it. `may_go_on` is asked before every piece, and ten times a second while the terminal
@@ -153,7 +162,7 @@ impl Terminal {
             return Ok(());
         }
         crash::arm(self.tty.as_fd(), self.out.as_fd(), self.err.as_fd())?;
-        let taken = crossterm::terminal::enable_raw_mode().and_then(|()| {
+        let taken = self.make_raw().and_then(|()| {
             let enter = if is_console() { ENTER_CONSOLE } else { ENTER };
             let start = std::time::Instant::now();
             self.tty.write_all(enter, || start.elapsed() < PATIENCE)
@@ -168,11 +177,19 @@ impl Terminal {
     }
 
     /// Gives the terminal back. Does nothing when that was done.
-    pub(super) fn leave(&mut self) {
-        if crash::is_armed() {
-            let _ = crossterm::terminal::disable_raw_mode();
-        }
+    pub(super) fn leave(&self) {
         crash::restore();
+    }
+
+    /// Keys one by one, not echoed, without signals.
+    ///
+    /// # Errors
+    /// When the terminal is gone.
+    pub(super) fn make_raw(&self) -> io::Result<()> {
+        let mut settings = rustix::termios::tcgetattr(&self.tty)?;
+        settings.make_raw();
+        rustix::termios::tcsetattr(&self.tty, OptionalActions::Now, &settings)?;
+        Ok(())
     }
 }
 
@@ -180,6 +197,11 @@ impl Drop for Terminal {
     fn drop(&mut self) {
         self.leave();
     }
+}
+
+/// What to send to a terminal that was ours before the process was stopped and continued.
+pub(super) fn enter_again() -> Vec<u8> {
+    if is_console() { ENTER_AGAIN_CONSOLE } else { ENTER_AGAIN }.to_vec()
 }
 
 fn is_console() -> bool {

@@ -68,6 +68,15 @@ impl Place {
         self.folder.path().join("starts")
     }
 
+    /// A program that runs on, with nobody at the socket; it is ended with the test.
+    fn idle_program(&self) -> PathBuf {
+        self.program(&format!("echo $$ >> {}\nexec sleep 30", self.pids().display()))
+    }
+
+    fn pids(&self) -> PathBuf {
+        self.folder.path().join("pids")
+    }
+
     fn started(&self) -> Vec<String> {
         let text = std::fs::read_to_string(self.starts()).unwrap_or_default();
         text.lines().map(str::to_owned).collect()
@@ -90,6 +99,16 @@ impl Place {
     }
 }
 
+impl Drop for Place {
+    /// Ends what runs on.
+    fn drop(&mut self) {
+        let pids = std::fs::read_to_string(self.pids()).unwrap_or_default();
+        for pid in pids.lines().filter_map(|line| rustix::process::Pid::from_raw(line.parse().ok()?)) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    }
+}
+
 fn now_ms() -> u128 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis()
 }
@@ -108,7 +127,7 @@ async fn the_engine_passes_the_suite() {
 #[tokio::test]
 async fn many_clients_start_one_engine() {
     let place = Arc::new(Place::new());
-    let program = place.program("exec sleep 30");
+    let program = place.idle_program();
     let clients: Vec<Backend> = (0..20).map(|_| place.backend(&program)).collect();
     let asked = futures_util::future::join_all(clients.iter().map(Backend::models));
     let engine = async {
@@ -131,7 +150,7 @@ async fn a_stale_socket_is_replaced() {
     let place = Place::new();
     place.serve(talker).stop().await;
     assert!(place.socket().exists(), "the file stays behind");
-    let program = place.program("exec sleep 30");
+    let program = place.idle_program();
     let backend = place.backend(&program);
     let engine = async {
         place.until_started().await;
@@ -175,7 +194,7 @@ async fn an_engine_of_another_version_is_asked_to_go() {
         "POST /engine/shutdown" => Reply::json(200, &json!({"success": true})),
         other => panic!("the old engine was asked {other}"),
     });
-    let program = place.program("exec sleep 30");
+    let program = place.idle_program();
     let backend = place.backend(&program);
     let engine = async {
         old.asked("POST /engine/shutdown", 1).await;
@@ -341,7 +360,7 @@ async fn news_of_an_engine_that_was_stopped() {
 #[tokio::test]
 async fn news_of_an_engine_that_has_to_be_started() {
     let place = Place::new();
-    let program = place.program("exec sleep 30");
+    let program = place.idle_program();
     let backend = place.backend(&program);
     let mut news = backend.watch();
     assert_eq!(news.next().await, Some(EngineEvent::Starting));

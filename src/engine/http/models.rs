@@ -126,7 +126,14 @@ pub(super) async fn events(State(host): State<Host>) -> Response {
                 Ok(Ok(())) => {}
             }
             if f.host.is_closing() {
-                return None;
+                if f.last.is_null() {
+                    return None;
+                }
+                f.last = Value::Null;
+                let mut out = String::new();
+                chunk::event(&mut out, &json!({"model": "*", "event": "engine_ending"}));
+                f.changed.mark_changed();
+                return Some((Ok(Bytes::from(out)), f));
             }
             let now = snapshot(&f.host);
             if now == f.last {

@@ -70,15 +70,19 @@ impl StoreGate {
         }
     }
 
-    /// On the way out: waits for the store to open and to write, but not longer than `limit`.
-    pub(in crate::runtime) async fn finish(&self, limit: Duration) {
+    /// On the way out: waits for the store to open and to write, but not longer than `limit`. Says whether
+    /// nothing is left unwritten.
+    pub(in crate::runtime) async fn finish(&self, limit: Duration) -> bool {
         let mut settled = self.settled.clone();
         let start = tokio::time::Instant::now();
         let _ = tokio::time::timeout(limit, settled.wait_for(|settled| *settled)).await;
-        if let Some(store) = self.store() {
-            store.flush_blocking(limit.saturating_sub(start.elapsed()));
-        }
+        let is_written = match &*self.state.borrow() {
+            State::Off => true,
+            State::Opening(waiting) => waiting.is_empty(),
+            State::Open(store) => store.flush_blocking(limit.saturating_sub(start.elapsed())),
+        };
         *self.state.borrow_mut() = State::Off;
+        is_written
     }
 
     fn store(&self) -> Option<Store> {

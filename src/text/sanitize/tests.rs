@@ -1,6 +1,7 @@
 use super::*;
 use pretty_assertions::assert_eq;
 use proptest::prelude::*;
+use unicode_segmentation::UnicodeSegmentation;
 
 fn show(text: &str) -> String {
     shown(text).to_string()
