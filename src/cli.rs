@@ -21,7 +21,6 @@ use args::{AskArgs, Cli, Command};
 use clap::{CommandFactory, FromArgMatches};
 use std::ffi::OsString;
 use std::io::IsTerminal;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -46,10 +45,7 @@ fn run(arguments: Vec<OsString>) -> Result<Exit, AppError> {
         }
     };
     let paths = Paths::from_env()?;
-    let file: Option<PathBuf> = match &cli.config {
-        Some(file) => Some(std::path::absolute(file).unwrap_or_else(|_| file.clone())),
-        None => None,
-    };
+    let file = cli.config.as_ref().map(|file| std::path::absolute(file).unwrap_or_else(|_| file.clone()));
     if let Some(Command::Config { command }) = &cli.command {
         return config::run(command, &paths, file.as_deref());
     }

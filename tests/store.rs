@@ -1,6 +1,7 @@
 //! The store against the operating system: killed programs, full disks, two programs at once.
 //!
 //! A test that needs another program starts this test binary again with `DUET_STORE_CHILD` set.
+#![expect(clippy::expect_used, reason = "a helper whose set-up fails has failed")]
 
 use duet::chat::record::{AttemptRecord, Outcome, SessionRecord, StoreJob};
 use duet::chat::{Channel, GenKey, LaneId, Metrics, SessionId, TurnId};

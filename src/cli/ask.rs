@@ -22,7 +22,7 @@ use futures_util::future::select_all;
 use saving::Saving;
 use serde_json::json;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -80,8 +80,8 @@ pub(super) fn run(
         user,
         schema,
     };
-    let saving = Saving::open(args.no_save || !config.save, &paths.database());
-    let exit = runtime.block_on(ask(args, config, &backends, question, saving, format, entered));
+    let database = (config.save && !args.no_save).then(|| paths.database());
+    let exit = runtime.block_on(ask(args, config, &backends, question, database, format, entered));
     // A connection that can't be closed must not keep the program.
     runtime.shutdown_timeout(Duration::from_millis(200));
     exit
@@ -151,7 +151,7 @@ async fn ask(
     config: &Config,
     backends: &Backends,
     question: Question,
-    mut saving: Saving,
+    database: Option<PathBuf>,
     format: Format,
     entered: Instant,
 ) -> Result<Exit, AppError> {
@@ -177,6 +177,8 @@ async fn ask(
         stop: Vec::new(),
         schema: question.schema.clone(),
     };
+    // Nothing is written before it is known where the question goes.
+    let mut saving = Saving::open(database.as_deref());
     saving.begin(&question, &decision).await;
 
     let mut printer = Printer::new(args, format, entered);

@@ -62,7 +62,7 @@ fn check(config: &Config, paths: &Paths, path: &Path, file: Option<&Path>) -> Re
         Err(AppError::new(Exit::Usage, format!("{}: {what}", path.display())).hint(hint))
     };
     if let Err(why) = Backends::new(config, paths, file) {
-        return wrong(why, "an url is http://host:port or http://host:port/v1");
+        return wrong(why, "see [[backend]] in the configuration file");
     }
     if let Err(why) = Theme::load(&config.theme, Some(&paths.config.join("themes"))) {
         return wrong(why, "`theme` is the name of a file in themes/");

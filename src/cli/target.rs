@@ -14,7 +14,7 @@ const ASK_LIMIT: Duration = Duration::from_secs(3);
 
 /// The error of a backend whose address is no good.
 pub(super) fn bad_address(why: String) -> AppError {
-    AppError::new(Exit::Usage, why).hint("an address is http://host:port or http://host:port/v1")
+    AppError::new(Exit::Usage, why).hint("see [[backend]] in the configuration file")
 }
 
 /// What the person chose for this run.
@@ -80,11 +80,8 @@ pub(super) async fn decide(
 ) -> Result<Decision, AppError> {
     let pin = pinned(args, backends)?;
     let configured = configured(config, backends);
-    let open_model = match (&pin, &configured) {
-        (Target { backend: None, model: Some(model) }, _) => Some(model),
-        (Target { backend: None, model: None }, Target { backend: None, model: Some(model) }) => Some(model),
-        _ => None,
-    };
+    let chosen = if pin == Target::default() { &configured } else { &pin };
+    let open_model = chosen.model.as_ref().filter(|_| chosen.backend.is_none());
     let wanted = open_model.filter(|model| backends.all().len() > 1 && !is_path(model));
     let mut facts = Facts { pin: pin.clone(), configured: configured.clone(), backends: Vec::new() };
     let mut is_found = false;

@@ -25,13 +25,11 @@ pub(super) struct Saving {
 
 impl Saving {
     /// Opens the store, unless nothing is to be saved.
-    pub(super) fn open(is_off: bool, database: &Path) -> Self {
+    pub(super) fn open(database: Option<&Path>) -> Self {
         let fork = Arc::new(Mutex::new(None));
         let key = GenKey { turn: crate::chat::TurnId(0), lane: LaneId(0), attempt: 1 };
         let mut saving = Self { store: None, fork: Arc::clone(&fork), session: None, key };
-        if is_off {
-            return saving;
-        }
+        let Some(database) = database else { return saving };
         let news = move |news| match news {
             StoreNews::Failed(why) => note(&format!("not saved yet: {why}")),
             StoreNews::Recovered => note("saved after all"),
