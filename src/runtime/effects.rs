@@ -272,11 +272,13 @@ impl Run for Runner {
             Effect::Copy { text, what } => self.copy(text, &what),
             Effect::LoadTheme { name } => self.load_theme(name),
             Effect::ListSessions => {
-                self.read_store(|path| Msg::Sessions { result: crate::store::list(path, SESSIONS_LISTED) })
+                self.read_store(|path| Msg::Sessions { result: crate::store::list(path, SESSIONS_LISTED) });
             }
-            Effect::LoadSession { id } => self.read_store(move |path| Msg::SessionLoaded {
-                result: crate::store::load(path, &id).map(|saved| (saved.record, saved.turns)),
-            }),
+            Effect::LoadSession { id } => {
+                self.read_store(move |path| Msg::SessionLoaded {
+                    result: crate::store::load(path, &id).map(|saved| (saved.record, saved.turns)),
+                });
+            }
             Effect::Timer { .. } | Effect::Redraw | Effect::Suspend | Effect::Quit { .. } => {
                 // The loop's own; they don't come here.
             }

@@ -23,6 +23,9 @@ const BATCH: usize = 256;
 /// After this many, news make way for a key.
 const BATCH_BEFORE_KEYS: usize = 16;
 
+/// More attempts than this are not waited for at once.
+const MOST_UNPAINTED: usize = 8;
+
 /// Something an effect brought about.
 #[derive(Debug)]
 pub(super) enum News {
@@ -189,7 +192,12 @@ where
                 Effect::Quit { code } => self.end = self.end.or(Some(End::Quit(code))),
                 other => {
                     match &other {
-                        Effect::Generate { key, .. } => self.unpainted.push(*key),
+                        Effect::Generate { key, .. } => {
+                            // Attempts that failed without a word are never painted.
+                            let surplus = (self.unpainted.len() + 1).saturating_sub(MOST_UNPAINTED);
+                            self.unpainted.drain(..surplus);
+                            self.unpainted.push(*key);
+                        }
                         Effect::Cancel(key) => self.unpainted.retain(|waiting| waiting != key),
                         _ => {}
                     }

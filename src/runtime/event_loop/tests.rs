@@ -1,5 +1,8 @@
+//! The loop under a paused clock, with a screen, an update and a runner that only take notes.
+
 use super::*;
-use crate::app::model::{Composer, Fleet, Prefs, Saving, Scroll, Session};
+use crate::app::NewModel;
+use crate::app::model::{Prefs, Saving};
 use crate::app::turn::{Attempt, Lane, Phase, Prose, Turn};
 use crate::chat::{GenRequest, LaneId, Metrics, Sampling, SessionId, TurnId};
 use crate::keymap::{Chord, Key};
@@ -14,22 +17,11 @@ use tokio::sync::mpsc;
 const KEY: GenKey = GenKey { turn: TurnId(1), lane: LaneId(0), attempt: 1 };
 
 fn model() -> Model {
-    Model {
-        session: Session {
-            id: SessionId::new(1, 2),
-            title: Shown::default(),
-            system: None,
-            prompt_name: None,
-            saving: Saving::On,
-            is_opened: false,
-        },
-        turns: Vec::new(),
-        queue: Vec::new(),
-        composer: Composer::default(),
-        overlays: Vec::new(),
-        scroll: Scroll::Follow,
-        fleet: Fleet::default(),
-        notice: None,
+    Model::new(NewModel {
+        session: SessionId::new(1, 2),
+        system: None,
+        prompt_name: None,
+        saving: Saving::On,
         prefs: Prefs {
             pin: Target::default(),
             configured: Target::default(),
@@ -39,10 +31,11 @@ fn model() -> Model {
             themes: Vec::new(),
             prompts: Vec::new(),
         },
-        quit_armed: None,
+        backends: Vec::new(),
+        history: Vec::new(),
+        restored: None,
         size: (80, 24),
-        now: Duration::ZERO,
-    }
+    })
 }
 
 fn turn_with_answer(text: &str) -> Turn {
@@ -378,6 +371,7 @@ async fn the_first_painting_is_told_once_and_only_for_text_in_view() {
         top_row,
         composer_width: 80,
         turn_rows: vec![20],
+        ..FrameFacts::default()
     };
     for (top_row, expected) in
         [(20, vec![vec![], vec![], vec![KEY], vec![KEY], vec![]]), (5, vec![vec![]; 4])]

@@ -1,3 +1,5 @@
+//! Bytes of real terminals, nonsense, and every way to cut them.
+
 use super::*;
 use pretty_assertions::assert_eq;
 use proptest::prelude::*;
