@@ -87,8 +87,6 @@ pub struct Resident {
     pub model: Arc<LlamaModel>,
     /// Its chat template, compiled.
     pub template: Template,
-    /// What spells a special token in its vocabulary.
-    pub literals: Vec<String>,
     /// What its file says.
     pub info: ModelInfo,
     /// Context and slots in force.
@@ -466,7 +464,7 @@ impl Inner {
         if let Some(why) = info.kind.why_not_chat() {
             return Err(model_error(format!("`{id}` is {why}. Choose another")));
         }
-        let template = Template::for_model(&info).map_err(|e| model_error(e.to_string()))?;
+        let template = Template::of(id, &info).map_err(|e| model_error(e.to_string()))?;
         let options = LoadOptions {
             context: self.config.context.min(info.context_train).max(256),
             slots: self.config.slots.max(1),
@@ -515,7 +513,6 @@ impl Inner {
                 let resident = Resident {
                     id: id.to_owned(),
                     path: path.to_path_buf(),
-                    literals: super::prompt::special_literals(&model),
                     model,
                     template,
                     info,

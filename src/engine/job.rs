@@ -1,5 +1,6 @@
 //! What a model thread is asked to do, and what it answers: plain data over channels.
 
+use super::think::ThinkSplitter;
 use crate::chat::{Channel, Finish, GenErrorKind};
 use std::time::Instant;
 use tokio::sync::mpsc::UnboundedSender;
@@ -22,8 +23,8 @@ pub struct Job {
     pub ignore_eos: bool,
     /// Whether the KV cache of earlier requests may be used.
     pub cache_prompt: bool,
-    /// Whether the prompt ends inside an open thinking tag.
-    pub thinking_opened: bool,
+    /// Tells thinking from answer, from where the prompt leaves off.
+    pub think: ThinkSplitter,
     /// When the request arrived.
     pub arrived: Instant,
     /// Where the answer goes. A closed receiver cancels. Unbounded: what can be in it is bounded by the

@@ -4,7 +4,7 @@ use super::detok::Detokenizer;
 use super::job::{Job, JobEvent, JobTimings, TokenId};
 use super::sampler::Sampler;
 use super::stop::StopFilter;
-use super::think::ThinkSplitter;
+use super::think::{Piece, ThinkSplitter};
 use crate::chat::{Channel, Finish, GenErrorKind};
 use std::time::{Duration, Instant};
 
@@ -55,7 +55,7 @@ struct Output {
     characters: Detokenizer,
     stop: StopFilter,
     think: ThinkSplitter,
-    held: Vec<(Channel, String)>,
+    held: Vec<Piece>,
     last_sent: Option<Instant>,
 }
 
@@ -66,7 +66,7 @@ impl Running {
         let output = Output {
             characters: Detokenizer::default(),
             stop: StopFilter::new(&job.stop),
-            think: ThinkSplitter::new(job.thinking_opened),
+            think: job.think.clone(),
             held: Vec::new(),
             last_sent: None,
         };
@@ -96,7 +96,8 @@ impl Running {
         self.output.characters.push(bytes, &mut text);
         let mut passed = String::new();
         let is_stopped = self.output.stop.push(&text, &mut passed);
-        self.output.think.push(&passed, &mut self.output.held);
+        let pieces = self.output.think.push(&passed);
+        self.output.held.extend(pieces);
         let due = self.output.last_sent.is_none_or(|at| at.elapsed() >= SEND_GAP);
         if due || is_stopped {
             self.send_held();
@@ -111,7 +112,7 @@ impl Running {
         self.output.last_sent = Some(Instant::now());
         // Neighbours on the same channel go together.
         let mut pieces: Vec<(Channel, String)> = Vec::new();
-        for (channel, text) in self.output.held.drain(..) {
+        for Piece { channel, text } in self.output.held.drain(..) {
             match pieces.last_mut() {
                 Some((last, joined)) if *last == channel => joined.push_str(&text),
                 _ => pieces.push((channel, text)),
@@ -140,8 +141,10 @@ impl Running {
         let mut passed = String::new();
         self.output.stop.push(&text, &mut passed);
         self.output.stop.finish(&mut passed);
-        self.output.think.push(&passed, &mut self.output.held);
-        self.output.think.finish(&mut self.output.held);
+        let pieces = self.output.think.push(&passed);
+        self.output.held.extend(pieces);
+        let pieces = self.output.think.finish();
+        self.output.held.extend(pieces);
         self.send_held();
         let timings = self.timings();
         let _ = self.job.events.send(JobEvent::Done { finish, timings });

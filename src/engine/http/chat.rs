@@ -4,6 +4,8 @@ use super::super::host::{Host, Resident, State as ModelState};
 use super::super::job::{Job, JobEvent};
 use super::super::prompt;
 use super::super::request::{self, ChatRequest};
+use super::super::template::{Ending, Prompt};
+use super::super::think::ThinkSplitter;
 use super::Failure;
 use super::answer::{Answer, Gathered, Question, Step};
 use super::chunk;
@@ -63,22 +65,29 @@ fn want(host: &Host, id: &str, path: &std::path::Path) -> Result<ModelState, Fai
 /// A request ready for its model's thread.
 pub(super) struct Prepared {
     prompt: Vec<i32>,
-    thinking_opened: bool,
+    think: ThinkSplitter,
     grammar: Option<String>,
 }
 
 /// Renders and tokenises, off the HTTP thread: a long prompt takes a while.
 pub(super) async fn prepare(resident: Arc<Resident>, request: Arc<ChatRequest>) -> Result<Prepared, Failure> {
     let work = move || {
-        let (segments, thinking_opened) = render(&resident, &request)?;
-        let pieces = prompt::pieces(&segments, &resident.literals);
-        let prompt = prompt::tokenize(&resident.model, &pieces);
+        let rendered = render(&resident, &request)?;
+        let prompt = prompt::tokenize(&resident.model, &rendered.segments);
         let context = resident.options.context as usize;
         if prompt.len() >= context {
             return Err(Failure::context(prompt.len(), context));
         }
         let grammar = request.grammar().map_err(Failure::bad_request)?;
-        Ok(Prepared { prompt, thinking_opened, grammar })
+        let tags = resident.template.tags();
+        // What is continued began as an answer, unless it is inside its thinking.
+        let think = match request.render_options().ending {
+            Ending::Continue if !rendered.is_thinking => ThinkSplitter::in_answer(tags),
+            Ending::Continue | Ending::Answer | Ending::Nothing => {
+                ThinkSplitter::new(tags, rendered.is_thinking)
+            }
+        };
+        Ok(Prepared { prompt, think, grammar })
     };
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| {
         Err(GenError::new(GenErrorKind::EngineDied, "the engine failed while it read the request. Retry")
@@ -86,13 +95,11 @@ pub(super) async fn prepare(resident: Arc<Resident>, request: Arc<ChatRequest>) 
     })
 }
 
-fn render(
-    resident: &Resident,
-    request: &ChatRequest,
-) -> Result<(Vec<super::super::template::Segment>, bool), Failure> {
-    resident.template.render_segments(&request.messages, &request.render_options()).map_err(|e| {
-        Failure::new(StatusCode::BAD_REQUEST, "template_error", format!("`{}`: {e}", resident.id))
-    })
+fn render(resident: &Resident, request: &ChatRequest) -> Result<Prompt, Failure> {
+    resident
+        .template
+        .render(&request.messages, &request.render_options())
+        .map_err(|e| Failure::new(StatusCode::BAD_REQUEST, "template_error", e.to_string()))
 }
 
 /// Gives the model's thread the job.
@@ -113,7 +120,7 @@ pub(super) fn submit(
         stop: request.stop.clone(),
         ignore_eos: request.ignore_eos,
         cache_prompt: request.cache_prompt,
-        thinking_opened: prepared.thinking_opened,
+        think: prepared.think,
         arrived: Instant::now(),
         events: sender,
     };
@@ -234,7 +241,6 @@ pub(super) async fn apply_template(
 ) -> Result<Response, Failure> {
     let request = request::chat(&body(bytes)?).map_err(Failure::bad_request)?;
     let resident = resident(&host, &request.model).await?;
-    let (segments, _) = render(&resident, &request)?;
-    let prompt: String = segments.into_iter().map(|s| s.text).collect();
-    Ok(axum::Json(json!({ "prompt": prompt })).into_response())
+    let rendered = render(&resident, &request)?;
+    Ok(axum::Json(json!({ "prompt": rendered.text })).into_response())
 }
