@@ -31,8 +31,11 @@ pub fn path(paths: &Paths) -> PathBuf {
 /// When the cache folder can't be written.
 pub fn unpack(paths: &Paths) -> Result<PathBuf, AppError> {
     unpack_to(&paths.cache, BYTES).map_err(|(path, error)| {
-        AppError::new(Exit::Model, format!("the built-in model can't be written to {}: {error}", path.display()))
-            .hint("free some space, or set DUET_CACHE_DIR to a folder you may write")
+        AppError::new(
+            Exit::Model,
+            format!("the built-in model can't be written to {}: {error}", path.display()),
+        )
+        .hint("free some space, or set DUET_CACHE_DIR to a folder you may write")
     })
 }
 

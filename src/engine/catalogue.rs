@@ -90,7 +90,14 @@ impl Catalogue {
     /// A catalogue of the built-in model (none: there is none) and these folders. Nothing is read yet.
     #[must_use]
     pub fn new(builtin: Option<PathBuf>, roots: Vec<PathBuf>) -> Self {
-        Self { builtin, roots, read: HashMap::new(), entries: Vec::new(), by_path: Vec::new(), warnings: Vec::new() }
+        Self {
+            builtin,
+            roots,
+            read: HashMap::new(),
+            entries: Vec::new(),
+            by_path: Vec::new(),
+            warnings: Vec::new(),
+        }
     }
 
     /// The folders searched: the configured ones, `~/models`, and `models` in the data folder.
@@ -268,8 +275,7 @@ impl Catalogue {
             .collect();
         near.sort_by(|a, b| b.0.total_cmp(&a.0));
         let next = if near.is_empty() {
-            let folders: Vec<String> =
-                self.roots.iter().map(|r| plain(&r.to_string_lossy(), 80)).collect();
+            let folders: Vec<String> = self.roots.iter().map(|r| plain(&r.to_string_lossy(), 80)).collect();
             format!("put a .gguf file into {}, or give the path of one", folders.join(" or "))
         } else {
             let names: Vec<&str> = near.iter().take(3).map(|(_, name)| *name).collect();
@@ -296,7 +302,8 @@ struct Files {
 impl Files {
     fn add(&mut self, path: &Path) {
         // Links are followed; what is no regular file is not listed.
-        let Some(id) = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file).map(|m| FileId::of(&m))
+        let Some(id) =
+            std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file).map(|m| FileId::of(&m))
         else {
             return;
         };
@@ -374,9 +381,8 @@ fn name(entries: &mut [Entry], by_path: &[PathBuf]) {
     let mut taken: HashSet<String> =
         entries.iter().filter(|e| !e.id.is_empty()).map(|e| e.id.clone()).collect();
     for entry in entries.iter_mut().filter(|e| e.id.is_empty()) {
-        let is_by_path = by_path
-            .iter()
-            .any(|p| std::fs::canonicalize(p).is_ok_and(|real| real == entry.path));
+        let is_by_path =
+            by_path.iter().any(|p| std::fs::canonicalize(p).is_ok_and(|real| real == entry.path));
         if is_by_path {
             entry.id = plain(&entry.path.to_string_lossy(), 1000);
             continue;

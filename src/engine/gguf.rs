@@ -19,10 +19,10 @@ pub(crate) mod build;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use error::plain;
 pub use error::{GgufError, GgufErrorKind};
 pub use file::FileId;
 pub use info::{ModelInfo, ModelKind, Sampling, Vocabulary};
-pub(crate) use error::plain;
 
 use metadata::{MAX_ENTRIES, Metadata};
 use reader::Reader;
@@ -109,7 +109,9 @@ fn read_header<R: Read + Seek>(reader: &mut Reader<R>) -> Result<Header, GgufErr
     match version {
         2 | 3 => {}
         _ if version.trailing_zeros() >= 16 && version != 0 => {
-            return wrong("a GGUF file in big-endian byte order; only little-endian ones are read".to_owned());
+            return wrong(
+                "a GGUF file in big-endian byte order; only little-endian ones are read".to_owned(),
+            );
         }
         _ => return wrong(format!("GGUF version {version}; versions 2 and 3 are read")),
     }
@@ -160,7 +162,8 @@ fn describe<R: Read + Seek>(
             return Err(GgufError::new(GgufErrorKind::Limit, format!("it claims {count} parts")));
         }
         Some((part, count)) => {
-            let error = GgufError::new(GgufErrorKind::Split, format!("part {part} of {count} of a split model"));
+            let error =
+                GgufError::new(GgufErrorKind::Split, format!("part {part} of {count} of a split model"));
             return Err(match part_name(&info.path, 1).and_then(|p| p.file_name().map(ToOwned::to_owned)) {
                 Some(first) => {
                     error.next(format!("load the first part: {}", plain(&first.to_string_lossy(), 120)))

@@ -50,9 +50,8 @@ pub fn need(info: &ModelInfo, shape: Shape) -> Need {
     let widest = info.feed_forward.saturating_mul(2).max(info.embedding.saturating_mul(4));
     Need {
         weights: info.tensor_bytes,
-        kv: kv_bytes(info, shape).saturating_add(
-            info.recurrent_bytes.saturating_mul(u64::from(shape.slots.max(1))),
-        ),
+        kv: kv_bytes(info, shape)
+            .saturating_add(info.recurrent_bytes.saturating_mul(u64::from(shape.slots.max(1)))),
         compute: logits.saturating_add(batch.saturating_mul(widest).saturating_mul(4)),
     }
 }
@@ -66,7 +65,10 @@ pub fn kv_bytes(info: &ModelInfo, shape: Shape) -> u64 {
     if let Some(rank) = info.kv_lora_rank {
         // Compressed: one vector for keys and values together, with the rotated part (64 where not said).
         let rotated = info.key_length.saturating_sub(info.value_length).max(64);
-        return whole.saturating_mul(info.layers).saturating_mul(rank.saturating_add(rotated)).saturating_mul(KV_NUMBER);
+        return whole
+            .saturating_mul(info.layers)
+            .saturating_mul(rank.saturating_add(rotated))
+            .saturating_mul(KV_NUMBER);
     }
     let window = info.sliding_window.map_or(whole, |window| {
         let all = window.saturating_mul(u64::from(shape.slots.max(1))).saturating_add(u64::from(shape.batch));
@@ -233,7 +235,9 @@ mod tests {
 
         let error = check("m", &info, SHAPE, 6 << 30).unwrap_err();
         assert_eq!(error.lines().count(), 2);
-        for part in ["m does not fit", "weights 4.0 GiB", "8192 tokens of context 1.0 GiB", "5.1 GiB of 6.0 GiB"] {
+        for part in
+            ["m does not fit", "weights 4.0 GiB", "8192 tokens of context 1.0 GiB", "5.1 GiB of 6.0 GiB"]
+        {
             assert!(error.contains(part), "{part} in {error}");
         }
         let context: u32 =
@@ -251,7 +255,8 @@ mod tests {
         let mut info = llama(4, 8, u64::MAX);
         info.heads_kv = vec![u64::MAX; 4];
         info.vocabulary = u64::MAX;
-        check("m", &info, Shape { context: u32::MAX, slots: u32::MAX, batch: u32::MAX }, u64::MAX).unwrap_err();
+        check("m", &info, Shape { context: u32::MAX, slots: u32::MAX, batch: u32::MAX }, u64::MAX)
+            .unwrap_err();
     }
 
     #[test]

@@ -182,8 +182,13 @@ impl Template {
     /// When it doesn't compile, or can't render a single question.
     pub fn of(name: &str, info: &ModelInfo) -> Result<Self, TemplateError> {
         let source = info.chat_template.as_deref().filter(|source| !source.trim().is_empty());
-        let mut template =
-            Self::compile(name, source.unwrap_or(CHATML), &info.bos_token, &info.eos_token, &info.special_tokens)?;
+        let mut template = Self::compile(
+            name,
+            source.unwrap_or(CHATML),
+            &info.bos_token,
+            &info.eos_token,
+            &info.special_tokens,
+        )?;
         if source.is_none() {
             template.warnings.insert(
                 0,
@@ -260,7 +265,11 @@ impl Template {
     ///
     /// # Errors
     /// When the template fails, refuses, runs away, or drops the text to be continued.
-    pub fn render(&self, messages: &[PromptMessage], options: &RenderOptions) -> Result<Prompt, TemplateError> {
+    pub fn render(
+        &self,
+        messages: &[PromptMessage],
+        options: &RenderOptions,
+    ) -> Result<Prompt, TemplateError> {
         let merged;
         let messages = if self.system == SystemPlace::FirstUser {
             merged = into_first_user(messages);
@@ -271,7 +280,9 @@ impl Template {
         let limits = Limits::of(messages, options);
         let texts = messages.iter().map(|m| m.content.as_str()).chain([self.source.as_str()]);
         let Some([mark, tail]) = segments::free_marks(texts) else {
-            return Err(self.error(TemplateErrorKind::Failed, "gets a text that uses every private character"));
+            return Err(
+                self.error(TemplateErrorKind::Failed, "gets a text that uses every private character")
+            );
         };
         let tail = (options.ending == Ending::Continue).then_some(tail);
         let text = self.run(messages, options, tail, limits)?;
@@ -367,7 +378,9 @@ impl Template {
             .map_err(|_| self.error(TemplateErrorKind::Failed, "wrote something that is not text"))?;
         if let Some(tail) = tail {
             let Some(end) = text.rfind(tail) else {
-                return Err(self.error(TemplateErrorKind::Dropped, "leaves out the answer that is to be continued"));
+                return Err(
+                    self.error(TemplateErrorKind::Dropped, "leaves out the answer that is to be continued")
+                );
             };
             text.truncate(end);
             // The text may be there more than once.
@@ -400,7 +413,8 @@ impl Template {
         if !with_system.as_ref().is_ok_and(|p| p.text.contains(system) && p.text.contains(first)) {
             self.system = SystemPlace::FirstUser;
             self.warnings.push(
-                "the chat template has no place for a system prompt: it is put before the first question".to_owned(),
+                "the chat template has no place for a system prompt: it is put before the first question"
+                    .to_owned(),
             );
         }
         match self.render(&whole, &options) {
@@ -409,14 +423,16 @@ impl Template {
             }
             Ok(prompt) => {
                 let places: Vec<Option<usize>> = TEXTS.iter().map(|t| prompt.text.find(t)).collect();
-                let lost: Vec<&str> = ["the system prompt", "the first question", "the first answer", "the second question"]
-                    .into_iter()
-                    .zip(&places)
-                    .filter(|(_, place)| place.is_none())
-                    .map(|(name, _)| name)
-                    .collect();
+                let lost: Vec<&str> =
+                    ["the system prompt", "the first question", "the first answer", "the second question"]
+                        .into_iter()
+                        .zip(&places)
+                        .filter(|(_, place)| place.is_none())
+                        .map(|(name, _)| name)
+                        .collect();
                 if !lost.is_empty() {
-                    self.warnings.push(format!("the chat template loses {} in a second turn", lost.join(", ")));
+                    self.warnings
+                        .push(format!("the chat template loses {} in a second turn", lost.join(", ")));
                 } else if !places.get(1..).is_some_and(<[_]>::is_sorted) {
                     self.warnings.push("the chat template changes the order of the messages".to_owned());
                 }

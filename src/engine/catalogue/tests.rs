@@ -87,7 +87,10 @@ fn split_models_are_listed_once() {
     }
     let mut catalogue = place.scan();
     assert_eq!(ids(&catalogue), ["big"]);
-    assert_eq!(catalogue.entries()[0].bytes, 2 * Gguf::small().with("split.no", V::U16(0)).with("split.count", V::U16(2)).bytes().len() as u64);
+    assert_eq!(
+        catalogue.entries()[0].bytes,
+        2 * Gguf::small().with("split.no", V::U16(0)).with("split.count", V::U16(2)).bytes().len() as u64
+    );
     std::fs::remove_file(place.path("big-00002-of-00002.gguf")).unwrap();
     catalogue.scan();
     assert!(catalogue.entries()[0].unusable().unwrap().contains("part 2 of 2"));

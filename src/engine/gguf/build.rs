@@ -108,10 +108,7 @@ impl Gguf {
             ("tokenizer.ggml.model", V::text("gpt2")),
             ("tokenizer.ggml.pre", V::text("qwen2")),
             ("tokenizer.ggml.tokens", V::texts(&tokens)),
-            (
-                "tokenizer.ggml.token_type",
-                V::Array(5, [3, 3, 3, 1, 1, 1].into_iter().map(V::I32).collect()),
-            ),
+            ("tokenizer.ggml.token_type", V::Array(5, [3, 3, 3, 1, 1, 1].into_iter().map(V::I32).collect())),
             ("tokenizer.ggml.merges", V::texts(&["a b"])),
             ("tokenizer.ggml.bos_token_id", V::U32(0)),
             ("tokenizer.ggml.eos_token_id", V::U32(2)),
@@ -126,7 +123,11 @@ impl Gguf {
         Self {
             version: 3,
             keys: keys.into_iter().map(|(k, v)| (k.as_bytes().to_vec(), v)).collect(),
-            tensors: vec![t("token_embd.weight", &[8, 6]), t("output_norm.weight", &[8]), t("output.weight", &[8, 6])],
+            tensors: vec![
+                t("token_embd.weight", &[8, 6]),
+                t("output_norm.weight", &[8]),
+                t("output.weight", &[8, 6]),
+            ],
             claimed_keys: None,
             claimed_tensors: None,
             alignment: 32,

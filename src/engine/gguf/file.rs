@@ -60,9 +60,10 @@ pub(super) fn open(path: &Path) -> Result<Opened, GgufError> {
     let io = |error: &std::io::Error| {
         let (what, next) = match error.kind() {
             std::io::ErrorKind::NotFound => ("no such file".to_owned(), "check the path"),
-            std::io::ErrorKind::PermissionDenied => {
-                ("you may not read it".to_owned(), "change its permissions, or copy it to a place of your own")
-            }
+            std::io::ErrorKind::PermissionDenied => (
+                "you may not read it".to_owned(),
+                "change its permissions, or copy it to a place of your own",
+            ),
             _ if error.raw_os_error() == Some(libc::ELOOP) => {
                 ("a link that leads back to itself".to_owned(), "give the path of the file itself")
             }
@@ -72,8 +73,7 @@ pub(super) fn open(path: &Path) -> Result<Opened, GgufError> {
     };
     // Asked first, so that a device is not even opened; asked again below, because it may have changed.
     regular(&std::fs::metadata(path).map_err(|e| io(&e))?).map_err(|e| e.in_file(&name))?;
-    let file =
-        OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(|e| io(&e))?;
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(|e| io(&e))?;
     let meta = file.metadata().map_err(|e| io(&e))?;
     regular(&meta).map_err(|e| e.in_file(&name))?;
     Ok(Opened {

@@ -155,10 +155,7 @@ fn read_key<R: Read + Seek>(
     reader.fill(buffer, len)?;
     match std::str::from_utf8(buffer) {
         Ok(key) if !key.chars().any(char::is_control) => Ok(key.to_owned()),
-        _ => Err(malformed(format!(
-            "key {index} (\"{}\") is not plain text",
-            plain_bytes(buffer, 60)
-        ))),
+        _ => Err(malformed(format!("key {index} (\"{}\") is not plain text", plain_bytes(buffer, 60)))),
     }
 }
 

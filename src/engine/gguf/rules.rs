@@ -78,8 +78,7 @@ pub(super) fn apply(meta: &Metadata, tensors: &Tensors, info: &mut ModelInfo) ->
         .text("general.architecture")
         .ok_or_else(|| bad("general.architecture", "is missing, so nothing can load the file"))?;
     info.kind = kind(meta, tensors, &architecture);
-    if !matches!(info.kind, ModelKind::Adapter | ModelKind::Other)
-        && !keys::knows_architecture(&architecture)
+    if !matches!(info.kind, ModelKind::Adapter | ModelKind::Other) && !keys::knows_architecture(&architecture)
     {
         let shown = super::error::plain(&architecture, 40);
         return Err(GgufError::new(
@@ -93,8 +92,10 @@ pub(super) fn apply(meta: &Metadata, tensors: &Tensors, info: &mut ModelInfo) ->
     info.sampling = sampling(meta);
     info.chat_template = template(meta)?;
     vocabulary(meta, info)?;
-    if matches!(info.kind, ModelKind::Adapter | ModelKind::Projector | ModelKind::Vocabulary | ModelKind::Other)
-    {
+    if matches!(
+        info.kind,
+        ModelKind::Adapter | ModelKind::Projector | ModelKind::Vocabulary | ModelKind::Other
+    ) {
         return Ok(());
     }
     meta.check_types_of(&architecture)?;
@@ -142,7 +143,9 @@ fn kind(meta: &Metadata, tensors: &Tensors, architecture: &str) -> ModelKind {
 
 fn sampling(meta: &Metadata) -> Sampling {
     let number = |name: &str| {
-        meta.float(&format!("general.sampling.{name}")).filter(|x| x.is_finite() && *x >= 0.0).map(|x| x as f32)
+        meta.float(&format!("general.sampling.{name}"))
+            .filter(|x| x.is_finite() && *x >= 0.0)
+            .map(|x| x as f32)
     };
     Sampling {
         temperature: number("temp"),
@@ -361,7 +364,10 @@ impl Model<'_> {
                 return Err(bad(&rope_key, format!("is {rope}; it must be even, up to {MAX_HEAD_LENGTH}")));
             }
             if must_equal && rope != info.key_length {
-                return Err(bad(&rope_key, format!("is {rope}; it must be the head length, {}", info.key_length)));
+                return Err(bad(
+                    &rope_key,
+                    format!("is {rope}; it must be the head length, {}", info.key_length),
+                ));
             }
         }
         Ok(())
@@ -370,7 +376,10 @@ impl Model<'_> {
     fn experts(&self) -> Result<(), GgufError> {
         let count = self.number("expert_count").unwrap_or(0);
         if count > MAX_EXPERTS {
-            return Err(bad(&self.key("expert_count"), format!("is {count}; at most {MAX_EXPERTS} are possible")));
+            return Err(bad(
+                &self.key("expert_count"),
+                format!("is {count}; at most {MAX_EXPERTS} are possible"),
+            ));
         }
         let used_key = self.key("expert_used_count");
         let used = match self.meta.get(&used_key) {
@@ -400,9 +409,11 @@ impl Model<'_> {
     }
 
     fn numbers(&self) -> Result<(), GgufError> {
-        for name in
-            ["attention.layer_norm_epsilon", "attention.layer_norm_rms_epsilon", "attention.group_norm_epsilon"]
-        {
+        for name in [
+            "attention.layer_norm_epsilon",
+            "attention.layer_norm_rms_epsilon",
+            "attention.group_norm_epsilon",
+        ] {
             let key = self.key(name);
             if let Some(eps) = self.meta.float(&key)
                 && !(eps.is_finite() && eps > 0.0 && eps < 1.0)

@@ -258,7 +258,8 @@ fn values_that_would_abort_llama_cpp_are_refused() {
         let error = read(&Gguf::small().without(key).bytes()).unwrap_err();
         assert_eq!(error.kind, E::BadValue, "without {key}: {}", error.what);
     }
-    let bos = Gguf::small().without("tokenizer.ggml.bos_token_id").with("tokenizer.ggml.add_bos_token", V::Bool(1));
+    let bos =
+        Gguf::small().without("tokenizer.ggml.bos_token_id").with("tokenizer.ggml.add_bos_token", V::Bool(1));
     assert_eq!(kind_of(&bos.bytes()), E::BadValue);
 }
 
@@ -270,7 +271,9 @@ fn odd_values_that_do_no_harm_are_warned_of() {
         assert_eq!((info.context_train, info.warnings.len()), (taken, 1));
     }
     assert_eq!(clamp(131_072).warnings.len(), 0);
-    for key in ["tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id", "tokenizer.ggml.unknown_token_id"] {
+    for key in
+        ["tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id", "tokenizer.ggml.unknown_token_id"]
+    {
         let info = read(&Gguf::small().with(key, V::U32(6)).bytes()).unwrap();
         assert_eq!(info.warnings, [format!("{key} is 6 but there are 6 tokens: ignored")]);
     }
@@ -327,15 +330,16 @@ fn tensors_are_checked() {
 #[test]
 fn the_alignment_of_the_file_is_used() {
     for alignment in [1, 64, 65_536] {
-        let file =
-            Gguf { alignment, ..Gguf::small() }.with("general.alignment", V::U32(u32::try_from(alignment).unwrap()));
+        let file = Gguf { alignment, ..Gguf::small() }
+            .with("general.alignment", V::U32(u32::try_from(alignment).unwrap()));
         read(&file.bytes()).unwrap();
     }
 }
 
 #[test]
 fn unknown_architectures_ask_for_a_newer_engine() {
-    let error = read(&Gguf::small().with("general.architecture", V::text("llama9\x1b]0;x\x07")).bytes()).unwrap_err();
+    let error =
+        read(&Gguf::small().with("general.architecture", V::text("llama9\x1b]0;x\x07")).bytes()).unwrap_err();
     assert_eq!(error.kind, E::Architecture);
     assert!(!error.to_string().contains(['\x1b', '\x07']), "{error}");
     let huge = "a".repeat(100_000);

@@ -150,5 +150,8 @@ pub(super) enum Value {
     /// A string; none when it was too long to keep.
     Text(Option<Vec<u8>>),
     /// An array's length, and its numbers when there are few.
-    Array { len: u64, numbers: Option<Vec<f64>> },
+    Array {
+        len: u64,
+        numbers: Option<Vec<f64>>,
+    },
 }

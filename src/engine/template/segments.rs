@@ -118,7 +118,12 @@ pub(super) fn mark_of(index: usize, mark: char) -> String {
 
 /// Cuts `plain` into segments by its likeness `marked`, in which some messages are marks. None when
 /// they do not agree.
-pub(super) fn align(plain: &str, marked: &str, mark: char, messages: &[PromptMessage]) -> Option<Vec<Segment>> {
+pub(super) fn align(
+    plain: &str,
+    marked: &str,
+    mark: char,
+    messages: &[PromptMessage],
+) -> Option<Vec<Segment>> {
     // Text and marks alternate: text, index, text, index, text.
     let parts: Vec<&str> = marked.split(mark).collect();
     if parts.len().is_multiple_of(2) {
