@@ -137,7 +137,7 @@ mod tests {
             assert!(TokenCounter::new(vocabulary).is_none());
         }
         // A merge whose result is no token, though both halves are the longest there are.
-        let mut vocabulary = good.clone();
+        let mut vocabulary = good;
         let longest = vocabulary.tokens.iter().max_by_key(|t| t.len()).unwrap().clone();
         vocabulary.merges.push(format!("{longest} {longest}"));
         assert!(TokenCounter::new(vocabulary).is_none());

@@ -58,7 +58,7 @@ impl<'a> Fields<'a> {
         RequestError::new(self.path(name), format!("is missing; it must be {must_be}"))
     }
 
-    pub(super) fn object(&self, name: &str) -> Result<Option<Fields<'a>>, RequestError> {
+    pub(super) fn object(&self, name: &str) -> Result<Option<Self>, RequestError> {
         self.get(name).map(|value| Self::nested(self.path(name), value)).transpose()
     }
 

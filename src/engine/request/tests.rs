@@ -3,6 +3,7 @@ use pretty_assertions::assert_eq;
 use proptest::prelude::*;
 use serde_json::json;
 
+#[expect(clippy::needless_pass_by_value, reason = "reads better in the cases")]
 fn with(extra: Value) -> Value {
     let mut body = json!({"messages": [{"role": "user", "content": "Hi"}]});
     body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
