@@ -1,19 +1,16 @@
 //! The models this machine has: the built-in one and the GGUF files of some folders. Headers only are
 //! read, and a file that has not changed is not read again.
 
+mod folders;
+
 use super::builtin;
-use super::gguf::{self, FileId, ModelInfo, ModelKind, plain};
+use super::gguf::{self, FileId, ModelInfo, plain};
 use crate::chat::{ModelCard, ModelState};
-use std::collections::{HashMap, HashSet, VecDeque};
+use folders::Files;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The most files that are looked at.
-const MAX_FILES: usize = 10_000;
-/// The most names in folders that are looked at.
-const MAX_NAMES: usize = 200_000;
-/// How deep folders are searched; 1 is the folder itself.
-const MAX_DEPTH: usize = 3;
 /// How alike a name must be to be offered instead of an unknown one.
 const SIMILAR: f64 = 0.72;
 
@@ -140,7 +137,7 @@ impl Catalogue {
         self.warnings.clear();
         let mut files = Files::default();
         for root in &self.roots {
-            walk(root, &mut files, &mut self.warnings);
+            folders::walk(root, &mut files, &mut self.warnings);
         }
         for path in &self.by_path {
             files.add(path);
@@ -167,7 +164,7 @@ impl Catalogue {
         let alive: HashSet<FileId> =
             entries.iter().filter_map(|entry| FileId::at(&entry.path).ok()).collect();
         self.read.retain(|id, _| alive.contains(id));
-        name(&mut entries, &self.by_path);
+        folders::name(&mut entries, &self.by_path);
         entries.sort_by(|a, b| b.is_builtin.cmp(&a.is_builtin).then_with(|| a.id.cmp(&b.id)));
         self.entries = entries;
     }
@@ -285,6 +282,7 @@ impl Catalogue {
     }
 }
 
+<<<<<<< HEAD
 struct Found {
     path: PathBuf,
     id: FileId,
@@ -414,6 +412,8 @@ pub fn is_chat(info: &ModelInfo) -> bool {
     info.kind == ModelKind::Chat
 }
 
+=======
+>>>>>>> model
 #[cfg(test)]
 #[path = "catalogue/tests.rs"]
 mod tests;

@@ -11,6 +11,7 @@ mod keys;
 mod metadata;
 mod reader;
 mod rules;
+mod shape;
 mod tensors;
 mod value;
 

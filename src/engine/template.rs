@@ -3,7 +3,9 @@
 //! Templates are foreign programs. They run without file access, with bounded fuel and bounded output,
 //! and a failing one is an error that names the model.
 
+mod prompt;
 mod python;
+mod sandbox;
 mod segments;
 
 #[cfg(test)]
@@ -11,146 +13,25 @@ mod samples;
 #[cfg(test)]
 mod tests;
 
+pub use prompt::{
+    Ending, Parse, Prompt, PromptMessage, PromptRole, RenderOptions, Segment, TemplateError,
+    TemplateErrorKind,
+};
+
 use super::gguf::{ModelInfo, plain};
 use super::think::Tags;
-use minijinja::syntax::SyntaxConfig;
+use minijinja::Environment;
 use minijinja::value::{Serde, Value};
-use minijinja::{AutoEscape, Environment, ErrorKind};
+use sandbox::Limits;
 use segments::Specials;
 use std::collections::BTreeMap;
-use std::io::Write;
 
-const NAME: &str = "chat";
 const MAX_SOURCE: usize = 256 << 10;
-/// Compiling a tag takes time that grows with the square of its length, and nothing bounds that but this:
-/// the sum of the squares of the lengths, outside of strings, of all tags that are long.
-const MAX_SQUARES: usize = (8 << 10) * (8 << 10);
-const LONG_TAG: usize = 512;
-/// Steps one rendering may take, and what each byte of the conversation adds (one step pays for 64 bytes).
-const FUEL: u64 = 1_000_000;
-/// Bytes of stack for compiling and rendering.
-const STACK: usize = 512 << 20;
-const MAX_OUTPUT: usize = 64 << 10;
-
 /// The template used when a model has none.
 const CHATML: &str = "{%- for message in messages -%}
 {{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' -}}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}";
-
-/// Who says a message, as templates know it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum PromptRole {
-    /// The system prompt.
-    System,
-    /// The person.
-    User,
-    /// The model.
-    Assistant,
-    /// The result of a tool.
-    Tool,
-}
-
-impl PromptRole {
-    fn name(self) -> &'static str {
-        match self {
-            Self::System => "system",
-            Self::User => "user",
-            Self::Assistant => "assistant",
-            Self::Tool => "tool",
-        }
-    }
-}
-
-/// One message as it goes into a prompt.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PromptMessage {
-    /// Who says it.
-    pub role: PromptRole,
-    /// What.
-    pub content: String,
-}
-
-/// How a prompt ends.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Ending {
-    /// With the beginning of the model's turn.
-    #[default]
-    Answer,
-    /// Inside the last message, which is the model's and is to go on.
-    Continue,
-    /// After the last message.
-    Nothing,
-}
-
-/// What a rendering depends on beside the messages.
-#[derive(Clone, Debug, Default)]
-pub struct RenderOptions {
-    /// How the prompt ends.
-    pub ending: Ending,
-    /// Further variables of the template, such as `enable_thinking`.
-    pub variables: serde_json::Map<String, serde_json::Value>,
-    /// The moment for templates that state the date; none: now.
-    pub now: Option<jiff::Zoned>,
-}
-
-/// Whether special tokens are looked for in a piece of the prompt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Parse {
-    /// Their names become the tokens.
-    Special,
-    /// Their names stay text.
-    Text,
-}
-
-/// A piece of the prompt.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Segment {
-    /// The text.
-    pub text: String,
-    /// How to tokenise it.
-    pub parse: Parse,
-}
-
-/// A rendered prompt.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Prompt {
-    /// The whole text.
-    pub text: String,
-    /// The same text in pieces, to be tokenised one by one and never joined. Mostly a single one.
-    pub segments: Vec<Segment>,
-    /// Whether the model goes on inside its thinking.
-    pub is_thinking: bool,
-}
-
-/// What went wrong with a template.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum TemplateErrorKind {
-    /// It can't be compiled.
-    Syntax,
-    /// It ran too long or wrote too much.
-    Runaway,
-    /// It refused this conversation itself.
-    Refused,
-    /// It failed while it ran.
-    Failed,
-    /// It left out the text that is to be continued.
-    Dropped,
-}
-
-/// A template that can't be used, or not for this conversation. Two lines: what, and the next step.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the chat template of {model} {what}\n{next}")]
-pub struct TemplateError {
-    /// What went wrong.
-    pub kind: TemplateErrorKind,
-    /// The model's name, safe to show.
-    pub model: String,
-    /// One line, safe to show.
-    pub what: String,
-    /// The next step.
-    pub next: &'static str,
-}
 
 /// Where a system prompt goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,7 +99,7 @@ impl Template {
                 next: ANOTHER_MODEL,
             });
         }
-        if let Some(line) = overlong_tag(source) {
+        if let Some(line) = sandbox::overlong_tag(source) {
             return Err(TemplateError {
                 kind: TemplateErrorKind::Syntax,
                 model,
@@ -227,7 +108,7 @@ impl Template {
             });
         }
         let source = python::without_generation_tags(source);
-        let env = on_large_stack(&model, || environment(&source).map_err(|error| explain(&model, &error)))?;
+        let env = sandbox::compile(&model, &source)?;
         let mut template = Self {
             tags: Tags::of_template(&source),
             model,
@@ -358,22 +239,7 @@ impl Template {
         for name in ["tools", "documents"] {
             context.entry(name.to_owned()).or_insert(Value::from(()));
         }
-        let mut env = self.env.clone();
-        env.set_fuel(Some(limits.fuel));
-        let bytes = on_large_stack(&self.model, move || {
-            let mut out = Capped { bytes: Vec::new(), left: limits.output, is_over: false };
-            let result = env
-                .get_template(NAME)
-                .and_then(|template| template.render_captured_to(Value::from(context), &mut out).map(drop));
-            if out.is_over {
-                return Err(self.error(
-                    TemplateErrorKind::Runaway,
-                    format!("wrote more than {} bytes for this conversation", limits.output),
-                ));
-            }
-            result.map_err(|error| explain(&self.model, &error))?;
-            Ok(out.bytes)
-        })?;
+        let bytes = sandbox::render(&self.model, self.env.clone(), Value::from(context), limits)?;
         let mut text = String::from_utf8(bytes)
             .map_err(|_| self.error(TemplateErrorKind::Failed, "wrote something that is not text"))?;
         if let Some(tail) = tail {
@@ -452,137 +318,6 @@ fn next_step(kind: TemplateErrorKind) -> &'static str {
     }
 }
 
-/// The line where the tags so far are too long together.
-fn overlong_tag(source: &str) -> Option<usize> {
-    let bytes = source.as_bytes();
-    let (mut at, mut line, mut squares) = (0, 1, 0_usize);
-    while let Some(pair) = bytes.get(at..at + 2) {
-        line += usize::from(pair.first() == Some(&b'\n'));
-        match pair {
-            b"{#" => {
-                let rest = source.get(at..).unwrap_or_default();
-                let len = rest.find("#}").unwrap_or(rest.len());
-                line += rest.get(..len).unwrap_or_default().matches('\n').count();
-                at += len.max(1);
-            }
-            b"{{" | b"{%" => {
-                let (mut code, mut quote) = (0, None);
-                at += 2;
-                while let Some(byte) = bytes.get(at) {
-                    line += usize::from(*byte == b'\n');
-                    match (quote, byte) {
-                        (Some(_), b'\\') => at += 1,
-                        (Some(open), byte) if open == *byte => quote = None,
-                        (Some(_), _) => {}
-                        (None, b'"' | b'\'') => {
-                            quote = Some(*byte);
-                            code += 2;
-                        }
-                        (None, b'}') if matches!(bytes.get(at - 1), Some(b'}' | b'%')) => break,
-                        (None, _) => code += 1,
-                    }
-                    at += 1;
-                }
-                if code > LONG_TAG {
-                    squares = squares.saturating_add(code * code);
-                }
-                if squares > MAX_SQUARES {
-                    return Some(line);
-                }
-            }
-            _ => at += 1,
-        }
-    }
-    None
-}
-
-/// What one rendering may use, from the size of the conversation.
-#[derive(Clone, Copy)]
-struct Limits {
-    fuel: u64,
-    output: usize,
-}
-
-impl Limits {
-    fn of(messages: &[PromptMessage], options: &RenderOptions) -> Self {
-        let variables: usize = options.variables.values().map(json_size).sum();
-        // The role and what stands around a message count as some words of it.
-        let input = messages.iter().map(|m| m.content.len() + 64).sum::<usize>().saturating_add(variables);
-        Self {
-            // A long conversation takes more steps than a short one, whatever the template.
-            fuel: FUEL + 200 * messages.len() as u64 + input as u64 / 4,
-            output: input.saturating_mul(4).saturating_add(MAX_OUTPUT),
-        }
-    }
-}
-
-fn json_size(value: &serde_json::Value) -> usize {
-    match value {
-        serde_json::Value::String(s) => s.len(),
-        serde_json::Value::Array(all) => all.iter().map(json_size).sum::<usize>() + 2 * all.len(),
-        serde_json::Value::Object(all) => all.iter().map(|(k, v)| k.len() + json_size(v) + 4).sum(),
-        _ => 8,
-    }
-}
-
-/// Takes bytes until there are too many.
-struct Capped {
-    bytes: Vec<u8>,
-    left: usize,
-    is_over: bool,
-}
-
-impl Write for Capped {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let Some(left) = self.left.checked_sub(bytes.len()) else {
-            self.is_over = true;
-            return Err(std::io::ErrorKind::WriteZero.into());
-        };
-        self.left = left;
-        self.bytes.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Runs foreign code on a thread of its own with a stack that the deepest nesting of a template of the
-/// largest size fits into; an overflow would end the process. The pages are taken only when used.
-fn on_large_stack<T: Send>(
-    model: &str,
-    work: impl FnOnce() -> Result<T, TemplateError> + Send,
-) -> Result<T, TemplateError> {
-    let failed = |what: &str| TemplateError {
-        kind: TemplateErrorKind::Failed,
-        model: model.to_owned(),
-        what: what.to_owned(),
-        next: ANOTHER_MODEL,
-    };
-    std::thread::scope(|scope| {
-        std::thread::Builder::new()
-            .name("template".to_owned())
-            .stack_size(STACK)
-            .spawn_scoped(scope, work)
-            .map_err(|error| failed(&format!("can't be run: no thread: {error}")))?
-            .join()
-            .unwrap_or_else(|_| Err(failed("can't be run: the template engine panicked")))
-    })
-}
-
-fn environment(source: &str) -> Result<Environment<'static>, minijinja::Error> {
-    let mut env = Environment::new();
-    env.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
-    env.set_auto_escape_callback(|_| AutoEscape::None);
-    env.set_recursion_limit(100);
-    env.set_fuel(Some(FUEL));
-    env.set_debug(false);
-    python::add_to(&mut env);
-    env.add_template_owned(NAME, source.to_owned())?;
-    Ok(env)
-}
-
 /// The system prompt joined to the first message of the person; a message of its own when there is none.
 fn into_first_user(messages: &[PromptMessage]) -> Vec<PromptMessage> {
     let is_system = |m: &&PromptMessage| m.role == PromptRole::System;
@@ -597,30 +332,4 @@ fn into_first_user(messages: &[PromptMessage]) -> Vec<PromptMessage> {
         None => rest.insert(0, PromptMessage { role: PromptRole::User, content: system }),
     }
     rest
-}
-
-fn explain(model: &str, error: &minijinja::Error) -> TemplateError {
-    let mut source = std::error::Error::source(error);
-    let raised = std::iter::from_fn(|| {
-        let current = source?;
-        source = current.source();
-        Some(current)
-    })
-    .find_map(|cause| cause.downcast_ref::<python::Raised>());
-    let (kind, what) = match (raised, error.kind()) {
-        (Some(raised), _) => {
-            (TemplateErrorKind::Refused, format!("refuses this conversation: {}", plain(&raised.0, 200)))
-        }
-        (None, ErrorKind::OutOfFuel) => (TemplateErrorKind::Runaway, "runs for too long".to_owned()),
-        (None, kind) => {
-            let line = error.line().map(|line| format!(" at line {line}")).unwrap_or_default();
-            let detail = error.detail().map(|d| format!(": {}", plain(d, 200))).unwrap_or_default();
-            let (ours, verb) = match kind {
-                ErrorKind::SyntaxError => (TemplateErrorKind::Syntax, "can't be compiled"),
-                _ => (TemplateErrorKind::Failed, "fails"),
-            };
-            (ours, format!("{verb}{line}: {kind}{detail}"))
-        }
-    };
-    TemplateError { kind, model: model.to_owned(), what, next: next_step(kind) }
 }

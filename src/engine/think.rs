@@ -23,7 +23,7 @@ const ALL: &[Tags] = &[
 
 impl Default for Tags {
     fn default() -> Self {
-        Tags { open: "<think>", close: "</think>" }
+        Self { open: "<think>", close: "</think>" }
     }
 }
 
@@ -288,7 +288,7 @@ mod tests {
             let mut from = 0;
             let mut pieces = Vec::new();
             for cut in cuts {
-                pieces.push(&text[from..cut]);
+                pieces.push(text.get(from..cut).unwrap());
                 from = cut;
             }
             let whole = split(is_thinking, &[&text]);

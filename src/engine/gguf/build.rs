@@ -13,7 +13,7 @@ pub(crate) enum V {
     U64(u64),
     F64(f64),
     /// Element tag and elements.
-    Array(u32, Vec<V>),
+    Array(u32, Vec<Self>),
     /// A tag and the bytes after it.
     Raw(u32, Vec<u8>),
 }

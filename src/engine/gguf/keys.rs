@@ -61,10 +61,12 @@ pub(super) const TOKEN_IDS: &[&str] = &[
 ];
 
 /// Keys that follow the architecture's name and a dot.
+#[rustfmt::skip]
 const OF_ARCHITECTURE: &[(Kind, &[&str])] = &[
     (
         Kind::F32,
         &[
+<<<<<<< HEAD
             "activation.situ_beta",
             "activation.situ_linear_beta",
             "attention.clamp_kqv",
@@ -99,11 +101,25 @@ const OF_ARCHITECTURE: &[(Kind, &[&str])] = &[
             "rope.scaling.yarn_ext_factor",
             "rope.scaling.yarn_log_multiplier",
             "router_logit_softcapping",
+=======
+            "activation.situ_beta", "activation.situ_linear_beta", "attention.clamp_kqv",
+            "attention.compress_rope_freq_base", "attention.group_norm_epsilon",
+            "attention.layer_norm_epsilon", "attention.layer_norm_rms_epsilon", "attention.max_alibi_bias",
+            "attention.output_scale", "attention.scale", "attention.temperature_scale",
+            "attention.value_scale", "attn_logit_softcapping", "embedding_scale", "expert_group_scale",
+            "expert_weights_scale", "final_logit_softcapping", "hyper_connection.epsilon",
+            "hyper_connection.magnitude", "kda.gate_lower_bound", "logit_scale", "residual_scale",
+            "rope.freq_base", "rope.freq_base_swa", "rope.scale_linear", "rope.scaling.alpha",
+            "rope.scaling.attn_factor", "rope.scaling.factor", "rope.scaling.yarn_attn_factor",
+            "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow", "rope.scaling.yarn_ext_factor",
+            "rope.scaling.yarn_log_multiplier", "router_logit_softcapping",
+>>>>>>> model
         ],
     ),
     (
         Kind::Bool,
         &[
+<<<<<<< HEAD
             "attention.causal",
             "attention.indexer.kpool_select_tail",
             "expert_weights_norm",
@@ -115,11 +131,17 @@ const OF_ARCHITECTURE: &[(Kind, &[&str])] = &[
             "ssm.dt_b_c_rms",
             "swin_norm",
             "use_parallel_residual",
+=======
+            "attention.causal", "attention.indexer.kpool_select_tail", "expert_weights_norm",
+            "hrm.prefix_lm", "kda.safe_gate", "norm_before_fc", "norm_before_residual",
+            "rope.scaling.finetuned", "ssm.dt_b_c_rms", "swin_norm", "use_parallel_residual",
+>>>>>>> model
         ],
     ),
     (
         Kind::U32s,
         &[
+<<<<<<< HEAD
             "attention.compress_ratios",
             "attention.head_count",
             "attention.head_count_kv",
@@ -129,12 +151,18 @@ const OF_ARCHITECTURE: &[(Kind, &[&str])] = &[
             "expert_feed_forward_length",
             "expert_used_count",
             "feed_forward_length",
+=======
+            "attention.compress_ratios", "attention.head_count", "attention.head_count_kv",
+            "attention.indexer.types", "attention.recurrent_layers", "attention.sliding_window_pattern",
+            "expert_feed_forward_length", "expert_used_count", "feed_forward_length",
+>>>>>>> model
             "rope.dimension_sections",
         ],
     ),
     (
         Kind::U32,
         &[
+<<<<<<< HEAD
             "attention.decay_lora_rank",
             "attention.gate_lora_rank",
             "attention.group_norm_groups",
@@ -233,6 +261,36 @@ const OF_ARCHITECTURE: &[(Kind, &[&str])] = &[
             "token_shift_count",
             "vocab_size",
             "wkv.head_size",
+=======
+            "attention.decay_lora_rank", "attention.gate_lora_rank", "attention.group_norm_groups",
+            "attention.iclr_lora_rank", "attention.indexer.block_size", "attention.indexer.head_count",
+            "attention.indexer.key_length", "attention.indexer.kpool", "attention.indexer.local_blocks",
+            "attention.indexer.top_k", "attention.key_length", "attention.key_length_mla",
+            "attention.key_length_mla_swa", "attention.key_length_swa", "attention.kv_lora_rank",
+            "attention.kv_lora_rank_swa", "attention.output_group_count", "attention.output_lora_rank",
+            "attention.q_lora_rank", "attention.relative_buckets_count", "attention.shared_kv_layers",
+            "attention.sliding_window", "attention.temperature_length", "attention.value_length",
+            "attention.value_length_mla", "attention.value_length_mla_swa", "attention.value_length_swa",
+            "attention.value_residual_mix_lora_rank", "attn_res.block_size", "block_count",
+            "classifier.pooling_type", "context_length", "convnext.block_count",
+            "convnext.embedding_length", "decoder_block_count", "decoder_start_token_id", "dense_2_feat_in",
+            "dense_2_feat_out", "dense_3_feat_in", "dense_3_feat_out", "block_size", "conv_group_size",
+            "conv_kernel_size", "selector_rank", "selector_top_k", "embedding_length",
+            "embedding_length_out", "embedding_length_per_layer_input", "experts_per_group",
+            "expert_chunk_feed_forward_length", "expert_count", "expert_gating_func", "expert_group_count",
+            "expert_group_used_count", "expert_latent_length", "expert_shared_count",
+            "expert_shared_feed_forward_length", "features_length", "full_attention_interval",
+            "hash_layer_count", "hrm.h_cycles", "hrm.layers_per_stack", "hrm.l_cycles",
+            "hyper_connection.count", "hyper_connection.low_rank", "hyper_connection.sinkhorn_iterations",
+            "interleave_moe_layer_step", "kda.head_dim", "leading_dense_block_count", "moe_every_n_layers",
+            "moe_latent_size", "nextn_predict_layers", "n_deepstack_layers", "num_loops", "ple.conv_kernel",
+            "ple.eos_token_id", "ple.heads_per_ngram", "ple.image_token_id", "ple.ngram_size",
+            "pooling_type", "posnet.block_count", "posnet.embedding_length", "rescale_every_n_layers",
+            "rope.dimension_count", "rope.dimension_count_swa", "rope.scaling.original_context_length",
+            "shortconv.l_cache", "ssm.conv_kernel", "ssm.group_count", "ssm.inner_size", "ssm.state_size",
+            "ssm.time_step_rank", "target_hidden_size", "time_decay_extra_dim", "time_mix_extra_dim",
+            "token_shift_count", "vocab_size", "wkv.head_size",
+>>>>>>> model
         ],
     ),
     (Kind::F32s, &["swiglu_clamp_exp", "swiglu_clamp_shexp"]),
@@ -240,6 +298,7 @@ const OF_ARCHITECTURE: &[(Kind, &[&str])] = &[
 ];
 
 /// Architectures of llama-cpp-2 0.1.160.
+#[rustfmt::skip]
 const ARCHITECTURES: &[&str] = &[
     "clip",
     "llama",

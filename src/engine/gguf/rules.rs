@@ -8,25 +8,6 @@ use super::metadata::Metadata;
 use super::tensors::Tensors;
 use super::value::Value;
 
-const MAX_LAYERS: u64 = 512;
-const MAX_EXPERTS: u64 = 1024;
-const MAX_EMBEDDING: u64 = 1 << 20;
-const MAX_HEADS: u64 = 65_536;
-const MAX_HEAD_LENGTH: u64 = 65_536;
-const CONTEXT_RANGE: (u64, u64) = (256, 1_048_576);
-/// Architectures without attention: their head counts are 0.
-const RECURRENT: &[&str] = &["mamba", "mamba2", "rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7"];
-/// Architectures whose every n-th layer sees everything while the others have a sliding window.
-const WINDOW_PERIODS: &[(&str, u64)] = &[
-    ("gemma2", 2),
-    ("gemma3", 6),
-    ("gemma3n", 5),
-    ("cohere2", 4),
-    ("gpt-oss", 2),
-    ("exaone4", 4),
-    ("olmo2", 4),
-    ("llama4", 4),
-];
 /// Architectures that encode texts instead of continuing them.
 const EMBEDDERS: &[&str] = &[
     "bert",
@@ -45,7 +26,7 @@ const DRAFTS: &[&str] = &["eagle3", "dflash", "gemma4-assistant"];
 const DIFFUSION: &[&str] = &["dream", "llada", "llada-moe", "rnd1"];
 const SPEECH: &[&str] = &["wavtokenizer-dec", "qwen3tts", "pockettts"];
 
-fn bad(key: &str, what: impl Into<String>) -> GgufError {
+pub(super) fn bad(key: &str, what: impl Into<String>) -> GgufError {
     GgufError::new(GgufErrorKind::BadValue, what).field(key)
 }
 
@@ -99,18 +80,7 @@ pub(super) fn apply(meta: &Metadata, tensors: &Tensors, info: &mut ModelInfo) ->
         return Ok(());
     }
     meta.check_types_of(&architecture)?;
-    let model = Model { meta, architecture: &architecture };
-    model.layers(info)?;
-    model.context(info)?;
-    model.heads(info)?;
-    model.experts()?;
-    model.numbers()?;
-    info.recurrent_bytes = model.recurrent_bytes();
-    info.kv_lora_rank = model.number("attention.kv_lora_rank").filter(|n| *n > 0);
-    info.sliding_window = model.number("attention.sliding_window").filter(|n| *n > 0);
-    if info.sliding_window.is_some() {
-        info.windowed = model.windowed(info.layers);
-    }
+    super::shape::apply(meta, &architecture, info)?;
     if info.chat_template.is_none() && info.kind == ModelKind::Chat {
         info.warnings.push("it has no chat template: ChatML is used, which it may not understand".to_owned());
     }
@@ -232,6 +202,7 @@ fn vocabulary(meta: &Metadata, info: &mut ModelInfo) -> Result<(), GgufError> {
     info.eos_id = to_u32(id("tokenizer.ggml.eos_token_id", stated(eos)));
     Ok(())
 }
+<<<<<<< HEAD
 
 struct Model<'a> {
     meta: &'a Metadata,
@@ -469,3 +440,5 @@ impl Model<'_> {
         convolution.saturating_add(state.saturating_mul(inner)).saturating_mul(4).saturating_mul(layers)
     }
 }
+=======
+>>>>>>> model

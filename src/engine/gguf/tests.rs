@@ -468,8 +468,8 @@ fn random_edits_end_in_an_answer() {
         for _ in 0..=random.below(4) {
             let at = random.below(header);
             let len = 1 + random.below(8);
-            for i in at..(at + len).min(header) {
-                bytes[i] = match random.below(3) {
+            for byte in &mut bytes[at..(at + len).min(header)] {
+                *byte = match random.below(3) {
                     0 => 0xff,
                     1 => 0,
                     _ => random.next() as u8,

@@ -246,6 +246,7 @@ fn padding(s: &str, width: usize) -> Result<usize, Error> {
 
 /// `json.dumps` with `ensure_ascii=False` unless asked: nothing is escaped for HTML, and separators are
 /// followed by a space.
+#[expect(clippy::needless_pass_by_value, reason = "filters take their arguments by value")]
 fn to_json(state: &State, value: &Value, kwargs: Kwargs) -> Result<Value, Error> {
     let indent = match kwargs.get::<Option<Value>>("indent")? {
         Some(value) if value.is_none() => None,

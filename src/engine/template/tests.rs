@@ -474,10 +474,7 @@ fn hostile_templates_end_in_an_error() {
     ];
     for (source, kind) in cases {
         let shown: String = source.chars().take(120).collect();
-        let error = match try_compile(&source) {
-            Err(error) => error,
-            Ok(_) => panic!("compiled: {shown}"),
-        };
+        let Err(error) = try_compile(&source) else { panic!("compiled: {shown}") };
         if let Some(kind) = kind {
             assert_eq!(error.kind, kind, "{shown}: {error}");
         }
