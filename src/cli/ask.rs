@@ -9,9 +9,7 @@ use super::report::{self, Ending, Format, Place};
 use super::{input, sessions, target};
 use crate::backend::{Backends, GenStream};
 use crate::chat::record::{Outcome, TurnRecord};
-use crate::chat::{
-    GenError, GenErrorKind, GenEvent, GenRequest, Message, Role, Sampling, SessionId, TurnId,
-};
+use crate::chat::{GenError, GenErrorKind, GenEvent, GenRequest, Message, Role, Sampling, SessionId, TurnId};
 use crate::config::Config;
 use crate::error::{AppError, Exit};
 use crate::paths::Paths;

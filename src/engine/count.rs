@@ -56,6 +56,12 @@ impl TokenCounter {
         Some(Self { tokenizer })
     }
 
+    /// The tokens of a text, names of special tokens read as those tokens.
+    #[must_use]
+    pub fn tokens(&self, text: &str) -> Option<Vec<u32>> {
+        self.tokenizer.encode_fast(text, false).ok().map(|encoding| encoding.get_ids().to_vec())
+    }
+
     /// The number of tokens of a text, names of special tokens counted as those tokens.
     #[must_use]
     pub fn count(&self, text: &str) -> Option<usize> {

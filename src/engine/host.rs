@@ -280,13 +280,12 @@ impl Host {
     ///
     /// # Errors
     /// Two lines: what is missing, and names like it.
-    pub fn find(&self, name: &str) -> Result<(String, PathBuf), String> {
+    pub fn find(&self, name: Option<&str>) -> Result<(String, PathBuf), String> {
         let last_used = || self.residents().into_iter().max_by_key(|r| r.last_used.load(Ordering::Relaxed));
-        let name = if name.is_empty() {
-            last_used().map_or_else(|| super::builtin::ID.to_owned(), |resident| resident.id.clone())
-        } else {
-            name.to_owned()
-        };
+        let name = name.map_or_else(
+            || last_used().map_or_else(|| super::builtin::ID.to_owned(), |resident| resident.id.clone()),
+            str::to_owned,
+        );
         if let State::Loaded(resident) = self.state(&name) {
             return Ok((name, resident.path.clone()));
         }

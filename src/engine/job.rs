@@ -84,8 +84,8 @@ pub enum JobEvent {
         channel: Channel,
         /// The text.
         text: String,
-        /// Tokens produced so far.
-        tokens: u32,
+        /// Measurements so far.
+        timings: JobTimings,
     },
     /// Complete.
     Done {

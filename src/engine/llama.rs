@@ -146,6 +146,15 @@ pub fn physical_cores() -> u32 {
     u32::try_from(count).unwrap_or(1)
 }
 
+/// A JSON schema as a grammar.
+///
+/// # Errors
+/// One line, when the schema says what no grammar can.
+pub fn schema_grammar(schema: &serde_json::Value) -> Result<String, String> {
+    llama_cpp_2::json_schema_to_grammar(&schema.to_string())
+        .map_err(|e| format!("the JSON schema can't be made into a grammar ({e}). Simplify it"))
+}
+
 /// All tokens that end a generation.
 #[must_use]
 pub fn end_tokens(model: &LlamaModel) -> Vec<i32> {

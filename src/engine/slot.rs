@@ -1,10 +1,9 @@
 //! One sequence of a resident model: what its KV cache holds and the job that runs in it.
 
-use super::detok::Detokenizer;
+use super::detok::TextStream;
 use super::job::{Job, JobEvent, JobTimings, TokenId};
 use super::sampler::Sampler;
-use super::stop::StopFilter;
-use super::think::{Piece, ThinkSplitter};
+use super::think::Piece;
 use crate::chat::{Channel, Finish, GenErrorKind};
 use std::time::{Duration, Instant};
 
@@ -46,15 +45,8 @@ pub struct Running {
     pub prefilled: Option<Instant>,
     /// Tokens produced.
     pub produced: u32,
-    output: Output,
-}
-
-/// Bytes of tokens to text that may be sent.
-#[derive(Debug)]
-struct Output {
-    characters: Detokenizer,
-    stop: StopFilter,
-    think: ThinkSplitter,
+    text: TextStream,
+    /// Text that waits to be sent.
     held: Vec<Piece>,
     last_sent: Option<Instant>,
 }
@@ -63,13 +55,7 @@ impl Running {
     /// A job that starts now with `cached` tokens of its prompt in the slot.
     #[must_use]
     pub fn new(job: Job, cached: usize, sampler: Sampler) -> Self {
-        let output = Output {
-            characters: Detokenizer::default(),
-            stop: StopFilter::new(&job.stop),
-            think: job.think.clone(),
-            held: Vec::new(),
-            last_sent: None,
-        };
+        let text = TextStream::new(job.stop.clone(), job.think.clone());
         Self {
             cached,
             sampler,
@@ -79,7 +65,9 @@ impl Running {
             started: Instant::now(),
             prefilled: None,
             produced: 0,
-            output,
+            text,
+            held: Vec::new(),
+            last_sent: None,
             job,
         }
     }
@@ -92,34 +80,31 @@ impl Running {
 
     /// Takes the bytes of a new token; `true` when a stop string was reached.
     pub fn take(&mut self, bytes: &[u8]) -> bool {
-        let mut text = String::new();
-        self.output.characters.push(bytes, &mut text);
-        let mut passed = String::new();
-        let is_stopped = self.output.stop.push(&text, &mut passed);
-        let pieces = self.output.think.push(&passed);
-        self.output.held.extend(pieces);
-        let due = self.output.last_sent.is_none_or(|at| at.elapsed() >= SEND_GAP);
-        if due || is_stopped {
+        let pieces = self.text.push(bytes);
+        self.held.extend(pieces);
+        let is_stopped = self.text.is_stopped();
+        if is_stopped || self.last_sent.is_none_or(|at| at.elapsed() >= SEND_GAP) {
             self.send_held();
         }
         is_stopped
     }
 
     fn send_held(&mut self) {
-        if self.output.held.is_empty() {
+        if self.held.is_empty() {
             return;
         }
-        self.output.last_sent = Some(Instant::now());
+        self.last_sent = Some(Instant::now());
         // Neighbours on the same channel go together.
         let mut pieces: Vec<(Channel, String)> = Vec::new();
-        for Piece { channel, text } in self.output.held.drain(..) {
+        for Piece { channel, text } in self.held.drain(..) {
             match pieces.last_mut() {
                 Some((last, joined)) if *last == channel => joined.push_str(&text),
                 _ => pieces.push((channel, text)),
             }
         }
         for (channel, text) in pieces {
-            let _ = self.job.events.send(JobEvent::Text { channel, text, tokens: self.produced });
+            let timings = self.timings();
+            let _ = self.job.events.send(JobEvent::Text { channel, text, timings });
         }
     }
 
@@ -136,15 +121,8 @@ impl Running {
 
     /// Ends the job well: what was held back is sent, then the measurements.
     pub fn finish(mut self, finish: Finish) {
-        let mut text = String::new();
-        self.output.characters.finish(&mut text);
-        let mut passed = String::new();
-        self.output.stop.push(&text, &mut passed);
-        self.output.stop.finish(&mut passed);
-        let pieces = self.output.think.push(&passed);
-        self.output.held.extend(pieces);
-        let pieces = self.output.think.finish();
-        self.output.held.extend(pieces);
+        let rest = self.text.finish();
+        self.held.extend(rest);
         self.send_held();
         let timings = self.timings();
         let _ = self.job.events.send(JobEvent::Done { finish, timings });

@@ -180,7 +180,7 @@ impl Answer {
     }
 
     fn write(&mut self, step: Step, out: &mut String) {
-        let request = &self.question.request;
+        let request = Arc::clone(&self.question.request);
         match step {
             Step::Heartbeat => out.push_str(":\n\n"),
             Step::Loading(fraction) => {
@@ -202,9 +202,15 @@ impl Answer {
                     );
                 }
             }
-            Step::Job(JobEvent::Text { channel, text, .. }) => {
+            Step::Job(JobEvent::Text { channel, text, timings }) => {
                 self.speak(out);
-                chunk::event(out, &self.envelope.text(channel, &text));
+                let mut piece = self.envelope.text(channel, &text);
+                if request.timings_per_token
+                    && let Some(object) = piece.as_object_mut()
+                {
+                    object.insert("timings".to_owned(), chunk::timings(&timings, self.load_ms));
+                }
+                chunk::event(out, &piece);
             }
             Step::Job(JobEvent::Done { finish, timings }) => {
                 self.speak(out);

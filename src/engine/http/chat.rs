@@ -1,11 +1,15 @@
 //! `/v1/chat/completions`, `/tokenize`, `/apply-template`.
 
+use super::super::count::TokenCounter;
 use super::super::host::{Host, Resident, State as ModelState};
-use super::super::job::{Job, JobEvent};
+use super::super::job::{Job, JobEvent, SamplerSpec};
 use super::super::prompt;
-use super::super::request::{self, ChatRequest};
-use super::super::template::{Ending, Prompt};
+use super::super::request::{
+    self, BiasToken, ChatRequest, Form, RequestError, TemplateRequest, TokenizeRequest,
+};
+use super::super::template::{Ending, Prompt, PromptMessage, RenderOptions};
 use super::super::think::ThinkSplitter;
+use super::super::{gguf, llama};
 use super::Failure;
 use super::answer::{Answer, Gathered, Question, Step};
 use super::chunk;
@@ -15,7 +19,7 @@ use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -37,8 +41,25 @@ fn body(result: Result<Bytes, BytesRejection>) -> Result<Bytes, Failure> {
     })
 }
 
-/// The catalogue's id and file for what a request names.
-pub(super) fn resolve(host: &Host, name: &str) -> Result<(String, PathBuf), Failure> {
+fn refused(error: RequestError) -> Failure {
+    Failure::bad_request(error.to_string())
+}
+
+pub(super) fn json_body(bytes: &[u8]) -> Result<Value, Failure> {
+    request::parse_json(bytes).map_err(refused)
+}
+
+fn chat_request(bytes: &[u8]) -> Result<ChatRequest, Failure> {
+    ChatRequest::parse(&json_body(bytes)?).map_err(refused)
+}
+
+/// The model a request names: that of `/models/load` and `/models/unload`.
+pub(super) fn named_model(body: &Value) -> Result<String, Failure> {
+    request::parse_model(body).map_err(refused)
+}
+
+/// The catalogue's id and file for what a request names; without a name the model used last, else the built-in one.
+pub(super) fn resolve(host: &Host, name: Option<&str>) -> Result<(String, PathBuf), Failure> {
     if host.is_closing() {
         return Err(Failure::new(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -66,28 +87,28 @@ fn want(host: &Host, id: &str, path: &std::path::Path) -> Result<ModelState, Fai
 pub(super) struct Prepared {
     prompt: Vec<i32>,
     think: ThinkSplitter,
-    grammar: Option<String>,
+    sampling: SamplerSpec,
 }
 
 /// Renders and tokenises, off the HTTP thread: a long prompt takes a while.
 pub(super) async fn prepare(resident: Arc<Resident>, request: Arc<ChatRequest>) -> Result<Prepared, Failure> {
     let work = move || {
-        let rendered = render(&resident, &request)?;
+        let rendered = render(&resident, &request.messages, &request.render)?;
         let prompt = prompt::tokenize(&resident.model, &rendered.segments);
         let context = resident.options.context as usize;
         if prompt.len() >= context {
             return Err(Failure::context(prompt.len(), context));
         }
-        let grammar = request.grammar().map_err(Failure::bad_request)?;
+        let sampling = sampling(&resident, &request)?;
         let tags = resident.template.tags();
         // What is continued began as an answer, unless it is inside its thinking.
-        let think = match request.render_options().ending {
+        let think = match request.render.ending {
             Ending::Continue if !rendered.is_thinking => ThinkSplitter::in_answer(tags),
             Ending::Continue | Ending::Answer | Ending::Nothing => {
                 ThinkSplitter::new(tags, rendered.is_thinking)
             }
         };
-        Ok(Prepared { prompt, think, grammar })
+        Ok(Prepared { prompt, think, sampling })
     };
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| {
         Err(GenError::new(GenErrorKind::EngineDied, "the engine failed while it read the request. Retry")
@@ -95,11 +116,56 @@ pub(super) async fn prepare(resident: Arc<Resident>, request: Arc<ChatRequest>) 
     })
 }
 
-fn render(resident: &Resident, request: &ChatRequest) -> Result<Prompt, Failure> {
+fn render(
+    resident: &Resident,
+    messages: &[PromptMessage],
+    options: &RenderOptions,
+) -> Result<Prompt, Failure> {
     resident
         .template
-        .render(&request.messages, &request.render_options())
+        .render(messages, options)
         .map_err(|e| Failure::new(StatusCode::BAD_REQUEST, "template_error", e.to_string()))
+}
+
+/// The request's sampling with ids of this model's vocabulary, and a schema as a grammar.
+fn sampling(resident: &Resident, request: &ChatRequest) -> Result<SamplerSpec, Failure> {
+    let asked = &request.generation;
+    let mut logit_bias = Vec::new();
+    for entry in &asked.logit_bias {
+        match &entry.token {
+            BiasToken::Id(id) => logit_bias.extend(i32::try_from(*id).map(|id| (id, entry.bias))),
+            BiasToken::Text(text) => {
+                let tokens = resident.model.vocab().tokenize(text.as_bytes(), false, true);
+                logit_bias.extend(tokens.iter().map(|token| (token.0, entry.bias)));
+            }
+        }
+    }
+    let grammar = match &asked.form {
+        None => None,
+        Some(Form::Grammar(grammar)) => Some(grammar.clone()),
+        Some(Form::Schema(schema)) => Some(llama::schema_grammar(schema).map_err(Failure::bad_request)?),
+    };
+    let s = &asked.sampling;
+    Ok(SamplerSpec {
+        temperature: s.temperature,
+        top_k: s.top_k,
+        top_p: s.top_p,
+        min_p: s.min_p,
+        repeat_penalty: s.repeat_penalty,
+        repeat_last_n: s.repeat_last_n,
+        presence_penalty: s.presence_penalty,
+        frequency_penalty: s.frequency_penalty,
+        seed: s.seed.unwrap_or_else(random_seed),
+        logit_bias,
+        grammar,
+    })
+}
+
+/// A seed that differs from one request to the next.
+fn random_seed() -> u32 {
+    use std::hash::{BuildHasher, Hasher};
+    let random = std::collections::hash_map::RandomState::new().build_hasher().finish();
+    (random >> 32) as u32
 }
 
 /// Gives the model's thread the job.
@@ -111,15 +177,14 @@ pub(super) fn submit(
 ) -> Result<mpsc::UnboundedReceiver<JobEvent>, Failure> {
     let request = &question.request;
     let (sender, events) = mpsc::unbounded_channel();
-    let mut sampling = request.sampler_spec();
-    sampling.grammar = prepared.grammar;
+    let asked = &request.generation;
     let job = Job {
         prompt: prepared.prompt,
-        max_tokens: request.max_tokens,
-        sampling,
-        stop: request.stop.clone(),
-        ignore_eos: request.ignore_eos,
-        cache_prompt: request.cache_prompt,
+        max_tokens: asked.max_tokens,
+        sampling: prepared.sampling,
+        stop: asked.stop.clone(),
+        ignore_eos: asked.ignore_eos,
+        cache_prompt: asked.cache_prompt,
         think: prepared.think,
         arrived: Instant::now(),
         events: sender,
@@ -136,8 +201,8 @@ pub(super) async fn completions(
     State(host): State<Host>,
     bytes: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Failure> {
-    let request = Arc::new(request::chat(&body(bytes)?).map_err(Failure::bad_request)?);
-    let (id, path) = resolve(&host, &request.model)?;
+    let request = Arc::new(chat_request(&body(bytes)?)?);
+    let (id, path) = resolve(&host, request.model.as_deref())?;
     let question = Question { request: Arc::clone(&request), id, path, arrived: Instant::now() };
     let state = want(&host, &question.id, &question.path)?;
     let answer = Answer::new(host.clone(), question, ANSWERS.fetch_add(1, Ordering::Relaxed));
@@ -186,7 +251,7 @@ async fn whole(mut answer: Answer) -> Result<Response, Failure> {
 }
 
 /// Waits until a model is resident.
-async fn resident(host: &Host, name: &str) -> Result<Arc<Resident>, Failure> {
+async fn resident(host: &Host, name: Option<&str>) -> Result<Arc<Resident>, Failure> {
     let (id, path) = resolve(host, name)?;
     let mut changed = host.changed();
     let mut state = want(host, &id, &path)?;
@@ -214,23 +279,31 @@ pub(super) async fn tokenize(
     State(host): State<Host>,
     bytes: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Failure> {
-    let request = request::tokenize(&body(bytes)?).map_err(Failure::bad_request)?;
-    let (id, path) = resolve(&host, &request.model)?;
-    if !matches!(host.state(&id), ModelState::Loaded(_)) && !request.add_special {
+    let request = TokenizeRequest::parse(&json_body(&body(bytes)?)?).map_err(refused)?;
+    let (id, path) = resolve(&host, request.model.as_deref())?;
+    let is_plain = !request.add_special && request.parse_special && !request.with_pieces;
+    if is_plain && !matches!(host.state(&id), ModelState::Loaded(_)) {
         let content = request.content.clone();
-        let counted = tokio::task::spawn_blocking(move || super::super::count::tokens(&path, &content)).await;
-        if let Ok(Some(tokens)) = counted {
+        let count = move || TokenCounter::new(gguf::vocabulary(&path).ok()?)?.tokens(&content);
+        if let Ok(Some(tokens)) = tokio::task::spawn_blocking(count).await {
             return Ok(axum::Json(json!({ "tokens": tokens })).into_response());
         }
     }
-    let resident = resident(&host, &request.model).await?;
-    let tokens: Vec<i32> = resident
-        .model
-        .vocab()
-        .tokenize(request.content.as_bytes(), request.add_special, request.parse_special)
-        .iter()
-        .map(|t| t.0)
-        .collect();
+    let resident = resident(&host, request.model.as_deref()).await?;
+    let vocab = resident.model.vocab();
+    let ids = vocab.tokenize(request.content.as_bytes(), request.add_special, request.parse_special);
+    let tokens: Vec<Value> = if request.with_pieces {
+        let piece = |id| {
+            // Half a character is given as bytes, as llama-server does.
+            match String::from_utf8(vocab.token_to_piece(id, true, None)) {
+                Ok(text) => Value::from(text),
+                Err(error) => Value::from(error.into_bytes()),
+            }
+        };
+        ids.iter().map(|id| json!({"id": id.0, "piece": piece(*id)})).collect()
+    } else {
+        ids.iter().map(|id| Value::from(id.0)).collect()
+    };
     Ok(axum::Json(json!({ "tokens": tokens })).into_response())
 }
 
@@ -239,8 +312,8 @@ pub(super) async fn apply_template(
     State(host): State<Host>,
     bytes: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Failure> {
-    let request = request::chat(&body(bytes)?).map_err(Failure::bad_request)?;
-    let resident = resident(&host, &request.model).await?;
-    let rendered = render(&resident, &request)?;
+    let request = TemplateRequest::parse(&json_body(&body(bytes)?)?).map_err(refused)?;
+    let resident = resident(&host, request.model.as_deref()).await?;
+    let rendered = render(&resident, &request.messages, &request.render)?;
     Ok(axum::Json(json!({ "prompt": rendered.text })).into_response())
 }

@@ -30,7 +30,7 @@ pub(super) async fn props(
         }))
         .into_response());
     };
-    let (id, path) = resolve(&host, name)?;
+    let (id, path) = resolve(&host, Some(name))?;
     let mut props = json!({"model_path": path, "model_alias": id, "is_sleeping": false});
     if let (ModelState::Loaded(resident), Some(object)) = (host.state(&id), props.as_object_mut()) {
         object.insert("total_slots".to_owned(), resident.options.slots.into());

@@ -1,9 +1,9 @@
 //! `/v1/models`, `/models/load`, `/models/unload`, `/models/sse`.
 
 use super::super::host::{Host, State as ModelState};
-use super::super::{request, supervisor};
+use super::super::supervisor;
 use super::Failure;
-use super::chat::resolve;
+use super::chat::{json_body, named_model, resolve};
 use super::chunk;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
@@ -86,9 +86,9 @@ pub(super) async fn list(State(host): State<Host>) -> Response {
 }
 
 pub(super) async fn load(State(host): State<Host>, bytes: Bytes) -> Result<Response, Failure> {
-    let request = request::model(&bytes).map_err(Failure::bad_request)?;
-    let (id, path) = resolve(&host, &request.model)?;
-    if request.restore {
+    let body = json_body(&bytes)?;
+    let (id, path) = resolve(&host, Some(&named_model(&body)?))?;
+    if body["restore"] == true {
         // A client that brings back what was resident must not start a crash loop.
         host.refuse_if_quarantined(&id)?;
     } else {
@@ -99,8 +99,7 @@ pub(super) async fn load(State(host): State<Host>, bytes: Bytes) -> Result<Respo
 }
 
 pub(super) async fn unload(State(host): State<Host>, bytes: Bytes) -> Result<Response, Failure> {
-    let request = request::model(&bytes).map_err(Failure::bad_request)?;
-    let (id, _) = resolve(&host, &request.model)?;
+    let (id, _) = resolve(&host, Some(&named_model(&json_body(&bytes)?)?))?;
     if host.unload(&id) {
         Ok(axum::Json(json!({"success": true})).into_response())
     } else {
