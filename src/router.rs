@@ -86,7 +86,7 @@ pub fn route(facts: &Facts) -> Result<Decision, String> {
     } else if facts.configured.backend.is_some() || facts.configured.model.is_some() {
         ("configured", "configured default")
     } else {
-        ("default", "first backend")
+        ("default", "default")
     };
     let wanted_backend = facts.pin.backend.as_ref().or(facts
         .configured

@@ -149,7 +149,7 @@ fn limits_and_constraints_hold() {
 
     let seeded = |seed: u32| {
         let a = engine.chat(
-            &json!({"model": "builtin", "temperature": 2.0, "seed": seed, "max_tokens": 24, "top_k": 0,
+            &json!({"model": "builtin", "temperature": 2.0, "seed": seed, "max_tokens": 24, "top_k": 0, "cache_prompt": false,
             "top_p": 1.0, "min_p": 0.0, "messages": [{"role": "user", "content": "zebra"}]}),
         );
         text(&a).to_owned()
@@ -197,8 +197,8 @@ fn errors_have_a_status_a_message_and_a_next_step() {
         ),
         (
             "/v1/chat/completions",
-            r#"{"model":"builtin","messages":[{"role":"user","content":"x"}],"grammar":"root ::="}"#,
-            503,
+            r#"{"model":"builtin","messages":[{"role":"user","content":"x"}],"grammar":"root ::= ("}"#,
+            400,
             "grammar",
         ),
         ("/models/load", r#"{"model":5}"#, 400, "model"),

@@ -42,15 +42,21 @@ pub enum EngineCommand {
 ///
 /// # Errors
 /// One or two lines each.
-pub fn run(
+pub(super) fn run(
     command: EngineCommand,
     config: &Config,
     paths: &Paths,
     config_file: Option<&Path>,
 ) -> Result<Exit, AppError> {
     match command {
-        EngineCommand::Run => supervisor::run(config, paths, config_file),
-        EngineCommand::Worker => worker::run(config, paths, config_file),
+        EngineCommand::Run => {
+            crate::logging::start(&paths.logs(), "supervisor");
+            supervisor::run(paths, config_file)
+        }
+        EngineCommand::Worker => {
+            crate::logging::start(&paths.logs(), "engine");
+            worker::run(config, paths, config_file)
+        }
         EngineCommand::Probe { path } => {
             probe::run(&path).map(|()| Exit::Ok).map_err(|e| AppError::new(Exit::Model, e))
         }

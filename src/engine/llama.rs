@@ -6,6 +6,7 @@ use llama_cpp_2::context::params::LlamaContextParams;
 use llama_cpp_2::llama_backend::LlamaBackend;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::model::params::LlamaModelParams;
+use llama_cpp_2::sampling::LlamaSampler;
 use llama_cpp_2::token::LlamaToken;
 use std::num::NonZeroU32;
 use std::path::Path;
@@ -153,6 +154,16 @@ pub fn physical_cores() -> u32 {
 pub fn schema_grammar(schema: &serde_json::Value) -> Result<String, String> {
     llama_cpp_2::json_schema_to_grammar(&schema.to_string())
         .map_err(|e| format!("the JSON schema can't be made into a grammar ({e}). Simplify it"))
+}
+
+/// Whether a grammar compiles.
+///
+/// # Errors
+/// One line with the next step.
+pub fn check_grammar(model: &LlamaModel, grammar: &str) -> Result<(), String> {
+    LlamaSampler::grammar(model, grammar, "root")
+        .map(drop)
+        .map_err(|e| format!("the grammar does not compile ({e}). Correct it; its first rule is `root`"))
 }
 
 /// All tokens that end a generation.

@@ -6,7 +6,6 @@
 //! for the clients. It does not restart the worker: a client that still wants it does.
 
 use super::activity;
-use crate::config::Config;
 use crate::error::{AppError, Exit};
 use crate::paths::{Paths, create_private};
 use crate::text::sanitize::log_safe;
@@ -55,8 +54,7 @@ pub struct Death {
 ///
 /// # Errors
 /// When the runtime folder can't be used, another engine runs already, or the worker can't be started.
-pub fn run(config: &Config, paths: &Paths, config_file: Option<&Path>) -> Result<Exit, AppError> {
-    let _ = config;
+pub fn run(paths: &Paths, config_file: Option<&Path>) -> Result<Exit, AppError> {
     let here = |what: &str, error: &dyn std::fmt::Display| {
         AppError::new(Exit::Error, format!("engine: {what} `{}`: {error}", paths.runtime.display()))
             .hint("set DUET_RUNTIME_DIR to a folder of your own")

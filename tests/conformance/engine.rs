@@ -269,7 +269,7 @@ async fn a_death_in_mid_answer_keeps_the_text_and_gives_the_last_words() {
 }
 
 #[tokio::test]
-async fn a_break_without_a_death_is_only_that() {
+async fn a_break_without_a_record_is_a_death_without_a_word() {
     let place = Place::new();
     let server = place.serve(breaks_off);
     place.write_death("an old story", &[], now_ms() - 60_000);
@@ -277,8 +277,8 @@ async fn a_break_without_a_death_is_only_that() {
     let events = collect(&place.running(), request("small", "Hi")).await;
     assert_eq!(text(&events, Channel::Answer), "half");
     let (kind, message) = failure(&events);
-    assert_eq!(kind, GenErrorKind::Protocol);
-    assert!(message.contains("after 1 token"), "{message}");
+    assert_eq!(kind, GenErrorKind::EngineDied);
+    assert!(message.contains("without a word"), "{message}");
 }
 
 #[tokio::test]
@@ -344,6 +344,27 @@ async fn news_of_an_engine_that_dies() {
 #[tokio::test]
 async fn news_of_an_engine_that_was_stopped() {
     let place = Place::new();
+    let server = place.serve(leaving);
+    server.open(1);
+    let news: Vec<EngineEvent> = place.running().watch().collect().await;
+    assert_eq!(news.last(), Some(&EngineEvent::Stopped));
+}
+
+/// An engine that says goodbye when the gate opens.
+fn leaving(request: &Request) -> Reply {
+    match request.route().as_str() {
+        "GET /models/sse" => {
+            let mut steps = vec![Step::Send(b": hello\n\n".to_vec()), Step::Gate];
+            steps.extend(events(&[json!({"model": "*", "event": "engine_ending"})]));
+            Reply::stream(steps)
+        }
+        _ => talker(request),
+    }
+}
+
+#[tokio::test]
+async fn news_of_an_engine_that_was_killed() {
+    let place = Place::new();
     let server = place.serve(newsworthy);
     place.write_death("an old story", &["big"], now_ms() - 60_000);
     server.open(2);
@@ -351,7 +372,7 @@ async fn news_of_an_engine_that_was_stopped() {
     assert_eq!(
         news.last(),
         Some(&EngineEvent::Died {
-            message: "engine was stopped".to_owned(),
+            message: "engine ended without a word: it was killed".to_owned(),
             residents: vec!["small".to_owned()]
         })
     );

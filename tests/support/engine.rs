@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Waits for something to become true.
-pub fn wait_until(what: &str, mut is_true: impl FnMut() -> bool) {
+pub(crate) fn wait_until(what: &str, mut is_true: impl FnMut() -> bool) {
     let deadline = Instant::now() + DEADLINE;
     while !is_true() {
         assert!(Instant::now() < deadline, "waited {DEADLINE:?} in vain until {what}");
@@ -20,27 +20,27 @@ pub fn wait_until(what: &str, mut is_true: impl FnMut() -> bool) {
 }
 
 /// Prompts the fixture models know, with their answers.
-pub fn answers() -> Value {
+pub(crate) fn answers() -> Value {
     serde_json::from_str(include_str!("../models/answers.json")).unwrap()
 }
 
 /// The larger fixture model.
-pub fn large() -> String {
+pub(crate) fn large() -> String {
     format!("{}/tests/models/fixture-large.gguf", env!("CARGO_MANIFEST_DIR"))
 }
 
 /// An engine in folders of its own; ended when dropped.
-pub struct Engine {
+pub(crate) struct Engine {
     dir: tempfile::TempDir,
     child: Child,
 }
 
 impl Engine {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::start_with("")
     }
 
-    pub fn start_with(config: &str) -> Self {
+    pub(crate) fn start_with(config: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("config")).unwrap();
         std::fs::write(dir.path().join("config/config.toml"), config).unwrap();
@@ -56,11 +56,11 @@ impl Engine {
         engine
     }
 
-    pub fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
     }
 
-    pub fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.dir.path().join("run/engine.sock")
     }
 
@@ -98,33 +98,33 @@ impl Engine {
         }
     }
 
-    pub fn post(&self, route: &str, body: &[u8]) -> (u16, Value) {
+    pub(crate) fn post(&self, route: &str, body: &[u8]) -> (u16, Value) {
         let (status, mut reader, _) = self.send("POST", route, body);
         let mut text = String::new();
         let _ = reader.read_to_string(&mut text);
         (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
     }
 
-    pub fn get_text(&self, route: &str) -> String {
+    pub(crate) fn get_text(&self, route: &str) -> String {
         let (_, mut reader, _) = self.send("GET", route, b"");
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
         text
     }
 
-    pub fn get(&self, route: &str) -> Value {
+    pub(crate) fn get(&self, route: &str) -> Value {
         serde_json::from_str(&self.get_text(route)).unwrap()
     }
 
     /// A whole answer.
-    pub fn chat(&self, body: &Value) -> Value {
+    pub(crate) fn chat(&self, body: &Value) -> Value {
         let (status, answer) = self.post("/v1/chat/completions", body.to_string().as_bytes());
         assert_eq!(status, 200, "{body}: {answer}");
         answer
     }
 
     /// An answer as it comes.
-    pub fn stream(&self, body: &Value) -> Stream {
+    pub(crate) fn stream(&self, body: &Value) -> Stream {
         let (status, reader, is_chunked) =
             self.send("POST", "/v1/chat/completions", body.to_string().as_bytes());
         assert_eq!(status, 200);
@@ -132,24 +132,24 @@ impl Engine {
     }
 
     /// What happens to models.
-    pub fn events(&self) -> Stream {
+    pub(crate) fn events(&self) -> Stream {
         let (status, reader, is_chunked) = self.send("GET", "/models/sse", b"");
         assert_eq!(status, 200);
         Stream { lines: Lines { reader, is_chunked, text: String::new() }, is_done: false }
     }
 
     /// Sends the process that does the work a signal.
-    pub fn kill_worker(&self, signal: &str) {
+    pub(crate) fn kill_worker(&self, signal: &str) {
         let pid = self.get("/engine/status")["pid"].to_string();
         assert!(Command::new("kill").args([&format!("-{signal}"), &pid]).status().unwrap().success());
     }
 
-    pub fn death(&self) -> Option<Value> {
+    pub(crate) fn death(&self) -> Option<Value> {
         let text = std::fs::read_to_string(self.dir.path().join("run/engine.death.json")).ok()?;
         serde_json::from_str(&text).ok()
     }
 
-    pub fn has_ended(&mut self) -> bool {
+    pub(crate) fn has_ended(&mut self) -> bool {
         self.child.try_wait().unwrap().is_some()
     }
 }
@@ -168,7 +168,7 @@ impl Drop for Engine {
 }
 
 /// The program with an environment that holds nothing of this machine's.
-pub fn command(dir: &Path) -> Command {
+pub(crate) fn command(dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tui"));
     command.env_clear().env("HOME", dir);
     for (name, folder) in [
@@ -183,9 +183,9 @@ pub fn command(dir: &Path) -> Command {
 }
 
 /// Events of a stream, parsed.
-pub struct Stream {
+pub(crate) struct Stream {
     lines: Lines,
-    pub is_done: bool,
+    pub(crate) is_done: bool,
 }
 
 struct Lines {

@@ -1,3 +1,5 @@
+//! Tests of one generation over a scripted server.
+
 use super::*;
 use crate::backend::http::Key;
 use crate::chat::{Channel, Message, Role, Sampling};

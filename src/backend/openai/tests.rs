@@ -1,3 +1,5 @@
+//! Tests of the OpenAI dialect.
+
 use super::*;
 use crate::chat::{Message, Role, Sampling};
 use pretty_assertions::assert_eq;

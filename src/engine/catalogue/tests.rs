@@ -1,3 +1,5 @@
+//! Tests of the list of models.
+
 use super::*;
 use crate::engine::gguf::build::{Gguf, V};
 use pretty_assertions::assert_eq;

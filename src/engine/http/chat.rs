@@ -145,6 +145,9 @@ fn sampling(resident: &Resident, request: &ChatRequest) -> Result<SamplerSpec, F
         Some(Form::Grammar(grammar)) => Some(grammar.clone()),
         Some(Form::Schema(schema)) => Some(llama::schema_grammar(schema).map_err(Failure::bad_request)?),
     };
+    if let Some(grammar) = &grammar {
+        llama::check_grammar(&resident.model, grammar).map_err(Failure::bad_request)?;
+    }
     let s = &asked.sampling;
     Ok(SamplerSpec {
         temperature: s.temperature,

@@ -1,3 +1,5 @@
+//! Tests of request parsing.
+
 use super::*;
 use pretty_assertions::assert_eq;
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! Tests of chat templates.
+
 use super::samples::*;
 use super::*;
 use pretty_assertions::assert_eq;
