@@ -3,6 +3,7 @@
 //! The fixture models answer known prompts word for word, so whole answers are compared: a wrong
 //! template, a broken cache or a lost token shows at once.
 #![cfg(feature = "local")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a helper that fails fails its test")]
 
 #[path = "support/engine.rs"]
 mod support;
@@ -180,6 +181,7 @@ fn text_of_the_user_never_speaks_special_tokens() {
 fn errors_have_a_status_a_message_and_a_next_step() {
     let engine = Engine::start();
     let cases: [(&str, &str, u16, &str); 9] = [
+        ("/models/unload", r#"{"model":"builtin"}"#, 400, "not loaded"),
         ("/v1/chat/completions", "{", 400, "JSON"),
         ("/v1/chat/completions", "[]", 400, "object"),
         ("/v1/chat/completions", r#"{"messages":[]}"#, 400, "messages"),
@@ -202,7 +204,6 @@ fn errors_have_a_status_a_message_and_a_next_step() {
             "grammar",
         ),
         ("/models/load", r#"{"model":5}"#, 400, "model"),
-        ("/models/unload", r#"{"model":"builtin"}"#, 400, "not loaded"),
         ("/nowhere", "{}", 404, "route"),
     ];
     for (route, body, status, word) in cases {

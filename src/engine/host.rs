@@ -270,7 +270,6 @@ impl Host {
     }
 
     /// The catalogue.
-    #[must_use]
     pub fn catalogue(&self) -> MutexGuard<'_, Catalogue> {
         lock(&self.inner.catalogue)
     }

@@ -143,9 +143,9 @@ impl ModelThread<'_> {
                 }
                 match commands.try_recv() {
                     Ok(next) => command = Some(next),
-                    Err(TryRecvError::Empty) => break,
                     Err(TryRecvError::Disconnected) if is_idle => return,
-                    Err(TryRecvError::Disconnected) => break,
+                    // Without senders the running jobs are still finished.
+                    Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
                 }
             }
             self.drop_cancelled();

@@ -1,5 +1,12 @@
 //! An engine process of the test's own, and a plain HTTP client for its socket.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a helper that fails fails its test"
+)]
+
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -198,8 +205,8 @@ impl Lines {
     fn next(&mut self) -> Option<String> {
         loop {
             if let Some(end) = self.text.find('\n') {
-                let line = self.text[..end].trim_end().to_owned();
-                self.text.drain(..=end);
+                let line: String = self.text.drain(..=end).collect();
+                let line = line.trim_end().to_owned();
                 return Some(line);
             }
             assert!(self.is_chunked, "a stream comes in chunks");

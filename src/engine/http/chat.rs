@@ -4,9 +4,7 @@ use super::super::count::TokenCounter;
 use super::super::host::{Host, Resident, State as ModelState};
 use super::super::job::{Job, JobEvent, SamplerSpec};
 use super::super::prompt;
-use super::super::request::{
-    self, BiasToken, ChatRequest, Form, RequestError, TemplateRequest, TokenizeRequest,
-};
+use super::super::request::{self, BiasToken, ChatRequest, Form, TemplateRequest, TokenizeRequest};
 use super::super::template::{Ending, Prompt, PromptMessage, RenderOptions};
 use super::super::think::ThinkSplitter;
 use super::super::{gguf, llama};
@@ -41,7 +39,7 @@ fn body(result: Result<Bytes, BytesRejection>) -> Result<Bytes, Failure> {
     })
 }
 
-fn refused(error: RequestError) -> Failure {
+fn refused(error: impl std::fmt::Display) -> Failure {
     Failure::bad_request(error.to_string())
 }
 

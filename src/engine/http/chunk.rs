@@ -51,8 +51,8 @@ impl Envelope {
         })
     }
 
-    fn delta(&self, delta: Value) -> Value {
-        self.chunk(json!({"choices": [{"index": 0, "delta": delta, "finish_reason": null}]}))
+    fn delta(&self, delta: impl Into<Value>) -> Value {
+        self.chunk(json!({"choices": [{"index": 0, "delta": delta.into(), "finish_reason": null}]}))
     }
 
     /// The chunk that says why the answer ended.
