@@ -39,7 +39,7 @@ fn open_turn(store: &Store, turn: u32, user: &str) {
             model: "builtin".to_owned(),
             quantisation: None,
             rule: "default".to_owned(),
-            reason: "first backend".to_owned(),
+            reason: "default".to_owned(),
             answer: String::new(),
             thinking: String::new(),
             outcome: Outcome::Open,

@@ -239,7 +239,7 @@ fn open_attempt(key: GenKey) -> Effect {
             model: "tiny".to_owned(),
             quantisation: Some("q4_k_m".to_owned()),
             rule: "default".to_owned(),
-            reason: "first backend".to_owned(),
+            reason: "default".to_owned(),
             answer: String::new(),
             thinking: String::new(),
             outcome: Outcome::Open,

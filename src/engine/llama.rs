@@ -147,6 +147,27 @@ pub fn physical_cores() -> u32 {
     u32::try_from(count).unwrap_or(1)
 }
 
+/// Gives back the threads that OpenMP keeps for this thread's next computation.
+///
+/// libgomp counts the pools of all threads together. With two resident models there are more pool threads
+/// than cores, and then it lets every barrier sleep in the kernel instead of spinning: decoding was a
+/// third slower here. So a model that has nothing to do keeps no pool; a new one costs microseconds.
+#[cfg(target_os = "linux")]
+#[expect(unsafe_code, reason = "one call into the OpenMP runtime that ggml is linked with")]
+pub fn release_compute_threads() {
+    const SOFT: std::ffi::c_int = 1;
+    unsafe extern "C" {
+        fn omp_pause_resource_all(kind: std::ffi::c_int) -> std::ffi::c_int;
+    }
+    // SAFETY: OpenMP 5.0, section 3.2.44: callable outside of any parallel region, which is the case
+    // between two calls of llama.cpp. It takes and gives plain numbers.
+    let _ = unsafe { omp_pause_resource_all(SOFT) };
+}
+
+/// Nothing to give back: ggml has threads of its own here.
+#[cfg(not(target_os = "linux"))]
+pub fn release_compute_threads() {}
+
 /// A JSON schema as a grammar.
 ///
 /// # Errors

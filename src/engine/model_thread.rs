@@ -65,7 +65,13 @@ pub fn run(
     };
     warm_up(&model, &mut context);
     let slots = (0..start.options.slots.max(1))
-        .map(|i| Slot { seq: i32::try_from(i).unwrap_or(0), tokens: Vec::new(), running: None, last_used: 0 })
+        .map(|i| Slot {
+            seq: i32::try_from(i).unwrap_or(0),
+            tokens: Vec::new(),
+            running: None,
+            is_kept: true,
+            last_used: 0,
+        })
         .collect();
     let mut thread = ModelThread {
         capacity: context.n_ctx() as usize,
@@ -125,6 +131,8 @@ impl ModelThread<'_> {
         loop {
             let is_idle = self.slots.iter().all(|s| s.running.is_none()) && self.queue.is_empty();
             let mut command = if is_idle {
+                self.clear_unwanted();
+                llama::release_compute_threads();
                 match commands.recv() {
                     Ok(command) => Some(command),
                     Err(_) => return,
@@ -149,6 +157,7 @@ impl ModelThread<'_> {
                 }
             }
             self.drop_cancelled();
+            self.clear_unwanted();
             self.assign();
             self.step();
             self.publish();
@@ -186,6 +195,16 @@ impl ModelThread<'_> {
             }
         }
         self.queue.retain(|waiting| !waiting.job.events.is_closed());
+    }
+
+    /// A request that wants no cache leaves none behind: every cell in use costs all sequences time.
+    fn clear_unwanted(&mut self) {
+        for slot in
+            self.slots.iter_mut().filter(|s| s.running.is_none() && !s.is_kept && !s.tokens.is_empty())
+        {
+            let _ = self.context.clear_kv_cache_seq(Some(seq_id(slot.seq)), None, None);
+            slot.tokens.clear();
+        }
     }
 
     /// Gives waiting jobs idle slots, first come first served, and tells the rest how many are ahead.
@@ -231,6 +250,7 @@ impl ModelThread<'_> {
         self.clock += 1;
         let Some(slot) = self.slots.get_mut(choice.slot) else { return };
         slot.last_used = self.clock;
+        slot.is_kept = job.cache_prompt;
         let running = Running::new(job, cached, sampler);
         running.send_progress(cached);
         slot.running = Some(running);

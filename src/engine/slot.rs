@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 /// Text is sent at most this often while tokens come quickly: every wake-up of the HTTP thread takes a
 /// core from llama.cpp. The first token is never held.
-const SEND_GAP: Duration = Duration::from_millis(10);
+const SEND_GAP: Duration = Duration::from_millis(20);
 
 /// One sequence.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub struct Slot {
     pub seq: i32,
     /// Tokens whose keys and values are in the cache.
     pub tokens: Vec<TokenId>,
+    /// Whether what is in the cache may be used again.
+    pub is_kept: bool,
     /// The job in it.
     pub running: Option<Running>,
     /// Larger is later.

@@ -68,7 +68,7 @@ fn attempt(turn: u32, attempt: u32) -> AttemptRecord {
         model: "builtin".to_owned(),
         quantisation: Some("q8_0".to_owned()),
         rule: "default".to_owned(),
-        reason: "first backend".to_owned(),
+        reason: "default".to_owned(),
         answer: String::new(),
         thinking: String::new(),
         outcome: Outcome::Open,
