@@ -212,7 +212,7 @@ fn errors_have_a_status_a_message_and_a_next_step() {
         assert_eq!((got, message.contains(word)), (status, true), "{route} {body}: {answer}");
         assert!(message.lines().count() <= 2, "{message}");
     }
-    let (status, _) = engine.post("/v1/chat/completions", &vec![b' '; 9 << 20]);
+    let (status, _) = engine.post("/v1/chat/completions", &vec![b' '; 33 << 20]);
     assert_eq!(status, 413);
 
     let long = "word ".repeat(20_000);

@@ -148,6 +148,7 @@ impl Step<'_> {
                 let session = self.model.session.id.clone();
                 self.store(StoreJob::Append { session, key, channel, text });
             }
+            GenEvent::Produced { tokens } => attempt.metrics.usage.output_tokens = Some(tokens),
             GenEvent::Usage(usage) => {
                 let known = &mut attempt.metrics.usage;
                 known.prompt_tokens = usage.prompt_tokens.or(known.prompt_tokens);

@@ -222,6 +222,11 @@ impl Decoder {
                 Some(_) => return Err(Malformed),
             }
         }
+        if let Some(tokens) = object.get("duet").and_then(|ours| count(ours.get("tokens")))
+            && !self.is_over
+        {
+            out.push(GenEvent::Produced { tokens });
+        }
         if let Some(timings) = object.get("timings").and_then(Value::as_object) {
             self.timings = Some(server_timings(timings));
         }

@@ -35,6 +35,11 @@ pub enum GenEvent {
         /// Whole characters only.
         text: String,
     },
+    /// How many tokens were produced so far, from servers that tell while they answer.
+    Produced {
+        /// Tokens, those that gave no text yet included.
+        tokens: u32,
+    },
     /// Token counts.
     Usage(Usage),
     /// The end, complete.

@@ -19,18 +19,15 @@ pub fn size() -> u64 {
     BYTES.len() as u64
 }
 
-/// Where the built-in model is unpacked to, whether or not it has been.
-#[must_use]
-pub fn path(paths: &Paths) -> PathBuf {
-    paths.cache.join(file_name(BYTES))
-}
-
-/// Unpacks the built-in model if it is missing or damaged, and returns where it is.
+/// Unpacks the built-in model if it is missing or damaged, and returns where it is: in the cache folder, or
+/// in the runtime folder when there is no room or no right to write there.
 ///
 /// # Errors
-/// When the cache folder can't be written.
+/// When neither folder can be written; the message is about the cache folder.
 pub fn unpack(paths: &Paths) -> Result<PathBuf, AppError> {
-    unpack_to(&paths.cache, BYTES).map_err(|(path, error)| {
+    let unpacked =
+        unpack_to(&paths.cache, BYTES).or_else(|first| unpack_to(&paths.runtime, BYTES).map_err(|_| first));
+    unpacked.map_err(|(path, error)| {
         AppError::new(
             Exit::Model,
             format!("the built-in model can't be written to {}: {error}", path.display()),
@@ -125,7 +122,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let paths = paths(dir.path());
         let first = unpack(&paths).unwrap();
-        assert_eq!(first, path(&paths));
+        assert_eq!(first, paths.cache.join(file_name(BYTES)));
         let meta = std::fs::metadata(&first).unwrap();
         assert_eq!((meta.len(), meta.permissions().mode() & 0o777), (size(), 0o600));
         assert_eq!(std::fs::metadata(&paths.cache).unwrap().permissions().mode() & 0o777, 0o700);
@@ -174,5 +171,22 @@ mod tests {
     fn another_model_gets_another_name() {
         assert_ne!(file_name(b"a"), file_name(b"b"));
         assert!(file_name(b"a").starts_with("builtin-ca978112ca1bbdca"));
+    }
+
+    #[test]
+    fn without_a_cache_that_can_be_written_it_goes_to_the_runtime_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let in_the_way = dir.path().join("file");
+        std::fs::write(&in_the_way, "").unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let paths = Paths {
+            config: at("config"),
+            data: at("data"),
+            cache: in_the_way.join("cache"),
+            runtime: at("run"),
+        };
+        assert_eq!(unpack(&paths).unwrap().parent(), Some(at("run").as_path()));
+        let nowhere = Paths { runtime: in_the_way.join("run"), ..paths };
+        assert!(unpack(&nowhere).unwrap_err().message.contains("cache"), "the first place is named");
     }
 }

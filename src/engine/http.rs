@@ -16,8 +16,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde_json::{Value, json};
 
-/// Largest request body in bytes.
-const BODY_LIMIT: usize = 8 << 20;
+/// Largest request body in bytes: more than any paste or file a client takes, so that a prompt too long is
+/// answered with its number of tokens.
+const BODY_LIMIT: usize = 32 << 20;
 
 /// All routes.
 pub fn router(host: Host) -> Router {

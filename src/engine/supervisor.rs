@@ -18,8 +18,10 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+/// How long a new engine waits for the one before it to be gone.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 /// Lines of the worker's stderr that are kept.
 const LAST_LINES: usize = 40;
 /// Bytes of one line that are kept.
@@ -67,7 +69,10 @@ pub fn run(paths: &Paths, config_file: Option<&Path>) -> Result<Exit, AppError> 
         .mode(0o600)
         .open(paths.runtime.join("engine.lock"))
         .map_err(|e| here("cannot open the lock in", &e))?;
-    if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+    // An engine that was just asked to end may hold it a moment longer.
+    let is_ours =
+        wait_until(LOCK_PATIENCE, || flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok());
+    if !is_ours {
         return Err(AppError::new(Exit::Error, "engine: another engine runs already")
             .hint("`tui engine status` shows it, `tui engine stop` ends it"));
     }
@@ -114,6 +119,20 @@ pub fn run(paths: &Paths, config_file: Option<&Path>) -> Result<Exit, AppError> 
     tracing::error!(message = %death.message, last_words = ?death.last_words, "worker ended");
     leave(&paths.runtime, &death).map_err(|e| here("cannot write the record of the worker's end to", &e))?;
     Ok(Exit::Error)
+}
+
+/// Whether something becomes true in time.
+fn wait_until(patience: Duration, mut is_true: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + patience;
+    loop {
+        if is_true() {
+            return true;
+        }
+        if Instant::now() >= deadline {
+            return false;
+        }
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
 }
 
 /// The record of the last death, newest only.

@@ -73,7 +73,7 @@ pub(crate) fn check_order(events: &[GenEvent]) {
                 assert!(at < first_text, "no progress after text: {events:?}");
             }
             GenEvent::Delta { text, .. } => assert!(!text.is_empty(), "no empty text: {events:?}"),
-            GenEvent::Usage(_) | GenEvent::Done { .. } | GenEvent::Failed(_) => {}
+            GenEvent::Produced { .. } | GenEvent::Usage(_) | GenEvent::Done { .. } | GenEvent::Failed(_) => {}
         }
     }
     if matches!(events.last(), Some(GenEvent::Done { .. })) {

@@ -104,6 +104,10 @@ impl Printer {
                 let fields = json!({ "done": done, "total": total, "cached": cached });
                 self.event(&report::event("prefill", fields))
             }
+            GenEvent::Produced { tokens } => {
+                self.answer.metrics.usage.output_tokens = Some(*tokens);
+                Ok(())
+            }
             GenEvent::Usage(usage) => {
                 self.answer.metrics.usage = *usage;
                 let fields = json!({

@@ -205,10 +205,13 @@ impl Answer {
             Step::Job(JobEvent::Text { channel, text, timings }) => {
                 self.speak(out);
                 let mut piece = self.envelope.text(channel, &text);
-                if request.timings_per_token
-                    && let Some(object) = piece.as_object_mut()
-                {
-                    object.insert("timings".to_owned(), chunk::timings(&timings, self.load_ms));
+                if let Some(object) = piece.as_object_mut() {
+                    if request.return_progress {
+                        object.insert("duet".to_owned(), json!({"tokens": timings.predicted_n}));
+                    }
+                    if request.timings_per_token {
+                        object.insert("timings".to_owned(), chunk::timings(&timings, self.load_ms));
+                    }
                 }
                 chunk::event(out, &piece);
             }
