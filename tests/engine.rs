@@ -366,3 +366,10 @@ fn broken_files_are_refused_without_harm() {
     assert_eq!(engine.post("/v1/chat/completions", body.to_string().as_bytes()).0 / 100, 4);
     assert_eq!(text(&ask(&engine, "builtin", None, &["Hello"])), "Hello! How can I help you today?");
 }
+
+#[test]
+fn an_engine_nobody_can_find_ends_by_itself() {
+    let mut engine = Engine::start();
+    std::fs::remove_file(engine.socket()).unwrap();
+    support::wait_until("it has ended", || engine.has_ended());
+}

@@ -15,7 +15,7 @@ const TUI: &str = env!("CARGO_BIN_EXE_tui");
 const COUNT: &str = "Count from 1 to 50";
 
 fn home() -> Home {
-    Home::with_config("[engine]\nlinger = 1\n")
+    Home::with_config("[engine]\nlinger = 1\nthreads = 1\n")
 }
 
 fn start(home: &Home, args: &[&str]) -> Pty {

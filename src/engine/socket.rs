@@ -2,8 +2,9 @@
 
 use rustix::process::getuid;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -14,11 +15,34 @@ use tokio::sync::watch;
 /// Connections that may be open at once.
 const CONNECTIONS: usize = 64;
 
+/// Which file a socket is, so that one put in its place by another engine is told apart.
+#[derive(Clone, Debug)]
+pub struct Place {
+    path: PathBuf,
+    file: (u64, u64),
+}
+
+impl Place {
+    /// Whether clients still find this socket.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        std::fs::symlink_metadata(&self.path).is_ok_and(|meta| (meta.dev(), meta.ino()) == self.file)
+    }
+
+    /// Removes the socket, unless another one is in its place.
+    pub fn clear(&self) {
+        if self.is_there() {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
 /// A listener for axum that counts its connections.
 #[derive(Debug)]
 pub struct Socket {
     listener: UnixListener,
     count: Arc<watch::Sender<usize>>,
+    place: Place,
 }
 
 /// One client's connection; counted until dropped.
@@ -42,7 +66,15 @@ impl Socket {
     pub fn bind(path: &Path) -> io::Result<Self> {
         let listener = UnixListener::bind(path)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-        Ok(Self { listener, count: Arc::new(watch::Sender::new(0)) })
+        let meta = std::fs::symlink_metadata(path)?;
+        let place = Place { path: path.to_path_buf(), file: (meta.dev(), meta.ino()) };
+        Ok(Self { listener, count: Arc::new(watch::Sender::new(0)), place })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        self.place.clone()
     }
 
     /// Tells how many clients are connected.

@@ -77,6 +77,7 @@ pub fn run(paths: &Paths, config_file: Option<&Path>) -> Result<Exit, AppError> 
             .hint("`tui engine status` shows it, `tui engine stop` ends it"));
     }
     let socket = paths.engine_socket();
+    // Nobody else can be listening: we hold the lock.
     let _ = std::fs::remove_file(&socket);
     let _ = std::fs::remove_file(paths.runtime.join(DEATH_FILE));
 
@@ -98,10 +99,10 @@ pub fn run(paths: &Paths, config_file: Option<&Path>) -> Result<Exit, AppError> 
     forward_signals(&worker)?;
     let last_words = read_stderr(&mut worker);
     let status = worker.wait().map_err(|e| here("lost the worker in", &e))?;
-    let _ = std::fs::remove_file(&socket);
     if status.success() {
         return Ok(Exit::Ok);
     }
+    let _ = std::fs::remove_file(&socket);
     let record = activity::read(&paths.runtime);
     let at_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
     let death = Death {

@@ -4,7 +4,7 @@
 use super::activity::Activity;
 use super::host::Host;
 use super::http;
-use super::socket::Socket;
+use super::socket::{Place, Socket};
 use crate::config::Config;
 use crate::error::{AppError, Exit};
 use crate::paths::{Paths, create_private};
@@ -14,6 +14,8 @@ use tokio::sync::watch;
 
 /// How long the first client may take to connect.
 const FIRST_CLIENT: Duration = Duration::from_secs(30);
+/// How often the engine looks whether its socket is still there.
+const SOCKET_CHECK: Duration = Duration::from_secs(2);
 /// How long running answers may go on after the engine was told to end.
 const GRACE: Duration = Duration::from_secs(30);
 
@@ -44,7 +46,9 @@ async fn serve(config: &Config, paths: &Paths, config_file: Option<&Path>) -> Re
             .hint("set DUET_RUNTIME_DIR to a folder of your own")
     })?;
     tracing::info!(version = crate::VERSION, socket = %path.display(), "engine ready");
-    let end = ending(host.clone(), socket.connections(), Duration::from_secs(config.engine.linger));
+    let place = socket.place();
+    let linger = Duration::from_secs(config.engine.linger);
+    let end = ending(host.clone(), socket.connections(), place.clone(), linger);
     let (ended, has_ended) = watch::channel(false);
     let serving = async {
         axum::serve(socket, http::router(host.clone()))
@@ -69,18 +73,19 @@ async fn serve(config: &Config, paths: &Paths, config_file: Option<&Path>) -> Re
         result = serving => result.map_err(|e| AppError::new(Exit::Error, format!("engine: {e}")))?,
         () = bounded => {}
     }
-    let _ = std::fs::remove_file(&path);
+    place.clear();
     tracing::info!("engine ended");
     Ok(Exit::Ok)
 }
 
 /// Returns when the engine shall end: told to by a client or a signal, or nobody there for `linger`.
-async fn ending(host: Host, mut connections: watch::Receiver<usize>, linger: Duration) {
+async fn ending(host: Host, mut connections: watch::Receiver<usize>, place: Place, linger: Duration) {
     use tokio::signal::unix::{SignalKind, signal};
     let terminated = async {
         let Ok(mut term) = signal(SignalKind::terminate()) else { return std::future::pending().await };
         let Ok(mut interrupt) = signal(SignalKind::interrupt()) else { return std::future::pending().await };
         tokio::select! { _ = term.recv() => {}, _ = interrupt.recv() => {} }
+        tracing::info!("told to end by a signal");
     };
     let told = async {
         let mut changed = host.changed();
@@ -89,6 +94,7 @@ async fn ending(host: Host, mut connections: watch::Receiver<usize>, linger: Dur
                 return std::future::pending().await;
             }
         }
+        tracing::info!("told to end by a client");
     };
     let abandoned = async {
         // Whoever started the engine needs a moment to connect.
@@ -107,6 +113,13 @@ async fn ending(host: Host, mut connections: watch::Receiver<usize>, linger: Dur
             }
         }
     };
-    tokio::select! { () = terminated => {}, () = told => {}, () = abandoned => {} }
+    // An engine whose socket is gone can't be found by anybody, but holds the lock.
+    let unreachable = async {
+        while place.is_there() {
+            tokio::time::sleep(SOCKET_CHECK).await;
+        }
+        tracing::warn!("the socket was removed");
+    };
+    tokio::select! { () = terminated => {}, () = told => {}, () = abandoned => {}, () = unreachable => {} }
     host.close();
 }

@@ -44,12 +44,14 @@ pub(crate) struct Engine {
 
 impl Engine {
     pub(crate) fn start() -> Self {
-        Self::start_with("")
+        Self::start_with("[engine]\n")
     }
 
     pub(crate) fn start_with(config: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("config")).unwrap();
+        // Several engines run at once here: threads that spin for each other would take all the time.
+        let config = config.replace("[engine]\n", "[engine]\nthreads = 1\n");
         std::fs::write(dir.path().join("config/config.toml"), config).unwrap();
         let child = command(dir.path())
             .args(["engine", "run"])
