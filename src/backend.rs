@@ -77,6 +77,15 @@ impl Backends {
     }
 }
 
+/// Why a model is to be loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoadReason {
+    /// The person asked for it: what it did to the engine before is forgiven.
+    Asked,
+    /// It was resident when the engine died: a model that kills it again and again is left alone.
+    Restored,
+}
+
 /// One backend.
 #[derive(Clone, Debug)]
 pub struct Backend {
@@ -200,9 +209,9 @@ impl Backend {
     ///
     /// # Errors
     /// As [`Self::models`], and when the model can't be loaded.
-    pub async fn load(&self, model: &str) -> Result<(), GenError> {
+    pub async fn load(&self, model: &str, why: LoadReason) -> Result<(), GenError> {
         self.ready().await?;
-        models::load(&self.inner.http, self.inner.engine.as_deref(), model).await
+        models::load(&self.inner.http, self.inner.engine.as_deref(), model, why).await
     }
 
     /// Starts the engine when it isn't running; nothing for a server elsewhere.

@@ -27,6 +27,7 @@ pub mod request;
 pub mod sampler;
 pub mod slot;
 pub mod socket;
+pub mod stats;
 pub mod stop;
 pub mod supervisor;
 pub mod template;

@@ -10,7 +10,7 @@ mod fake_server;
 #[path = "support/suite.rs"]
 mod suite;
 
-use duet::backend::Backend;
+use duet::backend::{Backend, LoadReason};
 use duet::chat::{Channel, Finish, GenErrorKind, GenEvent};
 use duet::config::BackendConfig;
 use fake_server::{FakeServer, Reply, Request, Step, events};
@@ -306,7 +306,7 @@ async fn a_load_that_fails_says_why() {
         _ => Reply::json(200, &json!({"data": [{"id": "small", "status": {"value": "failed", "message": "cut off at byte 7"}}]})),
     })
     .await;
-    let error = backend(&server).load("small").await.expect_err("it fails");
+    let error = backend(&server).load("small", LoadReason::Asked).await.expect_err("it fails");
     assert_eq!(error.kind, GenErrorKind::Model);
     assert_eq!(error.message.lines().next(), Some("mac can't load small: cut off at byte 7"));
 }
@@ -314,7 +314,7 @@ async fn a_load_that_fails_says_why() {
 #[tokio::test]
 async fn a_server_that_loads_by_itself_says_so() {
     let server = FakeServer::tcp(|_| Reply::json(404, &json!({"detail": "Not Found"}))).await;
-    let error = backend(&server).load("small").await.expect_err("it can't be told");
+    let error = backend(&server).load("small", LoadReason::Asked).await.expect_err("it can't be told");
     assert_eq!(error.kind, GenErrorKind::Refused);
     assert!(error.message.starts_with("mac can't be told to load a model"), "{error}");
 }
@@ -331,6 +331,6 @@ async fn a_load_waits_until_the_model_is_resident() {
         }
     })
     .await;
-    backend(&server).load("small").await.expect("it loads");
+    backend(&server).load("small", LoadReason::Asked).await.expect("it loads");
     assert_eq!(server.count("GET /v1/models"), 3);
 }

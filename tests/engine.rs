@@ -372,3 +372,78 @@ fn an_engine_nobody_can_find_ends_by_itself() {
     std::fs::remove_file(engine.socket()).unwrap();
     support::wait_until("it has ended", || engine.has_ended());
 }
+
+#[test]
+fn a_grammar_too_deep_is_refused_before_it_harms() {
+    let engine = Engine::start();
+    let grammar = format!("root ::= {}\"a\"{}", "(".repeat(20_000), ")".repeat(20_000));
+    let body =
+        json!({"model": "builtin", "grammar": grammar, "messages": [{"role": "user", "content": "x"}]});
+    let (status, answer) = engine.post("/v1/chat/completions", body.to_string().as_bytes());
+    assert_eq!(status, 400);
+    assert!(answer["error"]["message"].as_str().unwrap().contains("grammar"), "{answer}");
+    let harmless = json!({"model": "builtin", "temperature": 0, "grammar": "root ::= \"((((\" [(((] # ((((\n",
+        "messages": [{"role": "user", "content": "x"}]});
+    assert_eq!(text(&engine.chat(&harmless)), "(((((");
+}
+
+#[test]
+fn a_model_that_kills_again_and_again_is_left_alone_until_asked_for() {
+    let engine = Engine::start();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
+    let deaths = format!("{now} builtin\n").repeat(3);
+    std::fs::write(engine.dir().join("run/engine.deaths"), deaths).unwrap();
+    let question = br#"{"model":"builtin","messages":[{"role":"user","content":"Hello"}]}"#;
+    let (status, answer) = engine.post("/v1/chat/completions", question);
+    assert!(status >= 400 && answer["error"]["message"].as_str().unwrap().contains("3 times"), "{answer}");
+    assert!(engine.post("/models/load", br#"{"model":"builtin","restore":true}"#).0 >= 400);
+    assert_eq!(engine.post("/models/load", br#"{"model":"builtin"}"#).0, 200);
+    assert_eq!(engine.post("/v1/chat/completions", question).0, 200);
+}
+
+#[test]
+fn stopping_waits_for_running_answers() {
+    let mut engine = Engine::start();
+    let mut stream = engine
+        .stream(&json!({"model": "builtin", "temperature": 0, "stream": true, "ignore_eos": true,
+        "max_tokens": 600, "messages": [{"role": "user", "content": "Count from 1 to 50"}]}));
+    assert!(stream.any(|chunk| chunk["choices"][0]["delta"]["content"].is_string()));
+    let stopped = support::command(engine.dir()).args(["engine", "stop"]).status().unwrap();
+    assert!(stopped.success());
+    assert!(stream.any(|chunk| chunk["choices"][0]["finish_reason"] == "length"));
+    stream.by_ref().for_each(drop);
+    assert!(stream.is_done, "the answer was finished");
+    assert!(engine.has_ended(), "`engine stop` returns when it is gone");
+    assert!(engine.death().is_none());
+}
+
+#[test]
+fn an_engine_that_hangs_can_be_stopped() {
+    let mut engine = Engine::start();
+    engine.kill_worker("STOP");
+    let stopped = support::command(engine.dir()).args(["engine", "stop"]).status().unwrap();
+    assert!(stopped.success());
+    assert!(engine.has_ended());
+}
+
+#[test]
+fn requests_that_share_a_long_beginning_do_not_cut_each_other_short() {
+    let engine = Engine::start();
+    let shared = "planets and stars ".repeat(280);
+    let produced = |n: usize| {
+        let body = json!({"model": "builtin", "temperature": 0, "ignore_eos": true, "max_tokens": 200, "messages": [
+            {"role": "system", "content": shared}, {"role": "user", "content": format!("question {n}")}]});
+        let answer = engine.chat(&body);
+        (
+            answer["usage"]["prompt_tokens"].as_u64().unwrap(),
+            answer["usage"]["completion_tokens"].as_u64().unwrap(),
+        )
+    };
+    let (prompt, _) = produced(0);
+    assert!(prompt > 1000, "{prompt}: the test wants three of them to be more than the context");
+    let all = std::thread::scope(|scope| {
+        let lanes: Vec<_> = (1..4).map(|n| scope.spawn(move || produced(n).1)).collect();
+        lanes.into_iter().map(|lane| lane.join().unwrap()).collect::<Vec<_>>()
+    });
+    assert_eq!(all, [200, 200, 200]);
+}

@@ -152,6 +152,13 @@ impl Engine {
                 )));
             }
         }
+        // One that was told to end holds its lock until its answers are finished.
+        if !self.is_gone_within(http, LEAVE + LEAVE_BY_SIGNAL).await? && !self.is_lock_free() {
+            return Err(unreachable(
+                "an engine that was told to end still runs\nend it with `tui engine stop`, then try again"
+                    .to_owned(),
+            ));
+        }
         self.remove_stale_socket()?;
         let began_ms = wall_ms();
         let child = self.spawn()?;
@@ -231,6 +238,29 @@ impl Engine {
         }
     }
 
+    /// Whether no engine lives. One that was told to end is not heard any more, but finishes its answers.
+    fn is_lock_free(&self) -> bool {
+        let Ok(file) = File::open(self.paths.runtime.join("engine.lock")) else { return true };
+        flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
+    }
+
+    /// The worker's process as its supervisor wrote it down.
+    fn written_pid(&self) -> Option<Pid> {
+        let text = std::fs::read_to_string(self.paths.runtime.join("engine.lock")).ok()?;
+        Pid::from_raw(text.split_whitespace().nth(1)?.parse().ok()?)
+    }
+
+    /// Ends an engine that does not answer: it may be stopped, or hang in a driver.
+    async fn kill(&self, http: &Http, error: GenError) -> Result<bool, GenError> {
+        let Some(pid) = self.written_pid().filter(|_| !self.is_lock_free()) else { return Err(error) };
+        let _ = kill_process(pid, Signal::TERM);
+        if self.is_gone_within(http, Duration::from_secs(2)).await? {
+            return Ok(true);
+        }
+        let _ = kill_process(pid, Signal::KILL);
+        if self.is_gone_within(http, LEAVE_BY_SIGNAL).await? { Ok(true) } else { Err(error) }
+    }
+
     /// What a running engine says of itself; none when nobody is there.
     pub(super) async fn status(&self, http: &Http) -> Result<Option<Value>, GenError> {
         self.check_place()?;
@@ -244,7 +274,8 @@ impl Engine {
     /// Ends a running engine, whatever its version; `false` when nobody is there.
     pub(super) async fn stop(&self, http: &Http) -> Result<bool, GenError> {
         match self.standing(http).await? {
-            Standing::Nobody => Ok(false),
+            Standing::Nobody if self.is_lock_free() => Ok(false),
+            Standing::Nobody => self.is_gone_within(http, LEAVE).await,
             Standing::Other { version, pid } => self.replace(http, &version, pid).await.map(|()| true),
             Standing::Ours => {
                 let pid = self
@@ -253,7 +284,7 @@ impl Engine {
                     .and_then(|status| i32::try_from(status.get("pid")?.as_i64()?).ok());
                 self.replace(http, VERSION, pid).await.map(|()| true)
             }
-            Standing::Silent(error) => Err(error),
+            Standing::Silent(error) => self.kill(http, error).await,
         }
     }
 
@@ -284,7 +315,7 @@ impl Engine {
     async fn is_gone_within(&self, http: &Http, patience: Duration) -> Result<bool, GenError> {
         let deadline = Instant::now() + patience;
         loop {
-            if matches!(self.standing(http).await?, Standing::Nobody) {
+            if matches!(self.standing(http).await?, Standing::Nobody) && self.is_lock_free() {
                 return Ok(true);
             }
             if Instant::now() >= deadline {

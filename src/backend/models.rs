@@ -1,5 +1,6 @@
 //! The models of a backend: listing and loading.
 
+use super::LoadReason;
 use super::catalogue::{Entry, entries};
 use super::engine::{Engine, absolute_model, wall_ms};
 use super::fault::{self, ErrorBody};
@@ -29,10 +30,15 @@ pub(super) async fn list(http: &Http) -> Result<Vec<Entry>, HttpError> {
 }
 
 /// Loads a model and waits until it is resident.
-pub(super) async fn load(http: &Http, engine: Option<&Engine>, model: &str) -> Result<(), GenError> {
+pub(super) async fn load(
+    http: &Http,
+    engine: Option<&Engine>,
+    model: &str,
+    why: LoadReason,
+) -> Result<(), GenError> {
     let model = if engine.is_some() { absolute_model(model) } else { model.to_owned() };
     let began_ms = wall_ms();
-    match load_and_wait(http, &model).await {
+    match load_and_wait(http, &model, why).await {
         Err(error) if error.reach.is_answered() => Err(error.error),
         Err(error) => match engine {
             Some(engine) => Err(match engine.death_since(began_ms).await {
@@ -45,7 +51,7 @@ pub(super) async fn load(http: &Http, engine: Option<&Engine>, model: &str) -> R
     }
 }
 
-async fn load_and_wait(http: &Http, model: &str) -> Result<(), HttpError> {
+async fn load_and_wait(http: &Http, model: &str, why: LoadReason) -> Result<(), HttpError> {
     let failed = |why: &str| HttpError {
         error: GenError::new(
             GenErrorKind::Model,
@@ -53,7 +59,11 @@ async fn load_and_wait(http: &Http, model: &str) -> Result<(), HttpError> {
         ),
         reach: Reach::Answered { status: 200 },
     };
-    let answer = match http.post("/models/load", &json!({ "model": model }), QUICK, Some(model)).await {
+    let mut body = json!({ "model": model });
+    if let (LoadReason::Restored, Some(body)) = (why, body.as_object_mut()) {
+        body.insert("restore".to_owned(), true.into());
+    }
+    let answer = match http.post("/models/load", &body, QUICK, Some(model)).await {
         Ok(answer) => answer,
         Err(error) => {
             // llama-server refuses to load what is loaded.

@@ -104,6 +104,9 @@ fn nearest(wrong: &str, known: &[&str]) -> String {
     }
 }
 
+/// Conversations one model may serve at once.
+const MAX_SLOTS: u32 = 64;
+
 /// What the types can't say.
 fn check(config: &Config, path: &Path) -> Result<(), AppError> {
     let wrong = |what: String, hint: &str| {
@@ -126,6 +129,9 @@ fn check(config: &Config, path: &Path) -> Result<(), AppError> {
         if config.backends.iter().take(index).any(|before| &before.name == name) {
             return wrong(format!("two backends are named `{name}`"), "rename one of them");
         }
+    }
+    if config.engine.slots > MAX_SLOTS {
+        return wrong(format!("`engine.slots` can be {MAX_SLOTS} at most"), "4 is the default");
     }
     if config.engine.context == 0 || config.engine.slots == 0 {
         return wrong(

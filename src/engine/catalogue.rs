@@ -245,7 +245,7 @@ impl Catalogue {
             return Ok(entry);
         }
         // New, changed, or not good when it was last read.
-        if listed(&self.entries).is_none() {
+        if listed(&self.entries).is_none() && !self.by_path.iter().any(|known| known == path) {
             self.by_path.push(path.to_path_buf());
         }
         self.scan();

@@ -6,11 +6,12 @@
 use super::activity::Activity;
 use super::catalogue::Catalogue;
 use super::gguf::ModelInfo;
-use super::job::{Command, Job, JobTimings};
+use super::job::{Command, Job};
 use super::llama::{Llama, LoadOptions, Storage};
 use super::memory;
 use super::model_thread;
 use super::probe;
+use super::stats::Stats;
 use super::supervisor;
 use super::template::Template;
 use crate::chat::{GenError, GenErrorKind};
@@ -18,6 +19,7 @@ use crate::config::EngineConfig;
 use crate::paths::Paths;
 use llama_cpp_2::model::LlamaModel;
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
@@ -46,6 +48,12 @@ struct Inner {
     changed: watch::Sender<u64>,
     activity: Activity,
     uses: AtomicU64,
+    /// Answers on their way, those whose model is being loaded included.
+    answers: AtomicUsize,
+    /// Threads that load or serve a model.
+    threads: AtomicUsize,
+    /// Held from the look at the memory to the end of the load: two loads must not count on the same memory.
+    loading_gate: Mutex<()>,
     is_closing: AtomicBool,
     started: Instant,
 }
@@ -119,110 +127,34 @@ impl Resident {
 
 impl Drop for Resident {
     fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Resident {
+    /// Tells the model's thread to end: its jobs fail, the memory of its context is freed.
+    fn end(&self) {
         let _ = self.commands.send(Command::Unload);
     }
 }
 
-/// Counters of one resident model, for `/metrics` and `/engine/status`.
-#[derive(Debug, Default)]
-pub struct Stats {
-    busy: AtomicUsize,
-    queued: AtomicUsize,
-    cells: AtomicUsize,
-    prompt_tokens: AtomicU64,
-    output_tokens: AtomicU64,
-    prompt_us: AtomicU64,
-    output_us: AtomicU64,
-    cancelled: AtomicU64,
-    finished: AtomicU64,
-    /// Speeds of the last answer, in thousandths of a token per second; 0 is unknown.
-    last_prefill: AtomicU64,
-    last_decode: AtomicU64,
+/// Counts something from when it is made to when it is dropped.
+#[derive(Debug)]
+pub struct Counted {
+    inner: Arc<Inner>,
+    which: fn(&Inner) -> &AtomicUsize,
 }
 
-/// The counters at one moment.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Counters {
-    /// Slots with a job.
-    pub busy: usize,
-    /// Jobs without a slot.
-    pub queued: usize,
-    /// Tokens in the KV cache.
-    pub cells: usize,
-    /// Prompt tokens evaluated.
-    pub prompt_tokens: u64,
-    /// Tokens produced.
-    pub output_tokens: u64,
-    /// Seconds of prefill.
-    pub prompt_seconds: f64,
-    /// Seconds of decode.
-    pub output_seconds: f64,
-    /// Jobs cancelled.
-    pub cancelled: u64,
-    /// Jobs ended.
-    pub finished: u64,
-    /// Prefill speed of the last answer with at least 64 new prompt tokens, tokens per second.
-    pub prefill_rate: Option<f64>,
-    /// Decode speed of the last answer of at least 8 tokens, tokens per second.
-    pub decode_rate: Option<f64>,
+impl Counted {
+    fn new(inner: &Arc<Inner>, which: fn(&Inner) -> &AtomicUsize) -> Self {
+        which(inner).fetch_add(1, Ordering::SeqCst);
+        Self { inner: Arc::clone(inner), which }
+    }
 }
 
-impl Stats {
-    /// Prompt tokens were evaluated.
-    pub fn add_prompt(&self, tokens: usize) {
-        self.prompt_tokens.fetch_add(tokens as u64, Ordering::Relaxed);
-    }
-
-    /// A job was cancelled.
-    pub fn add_cancelled(&self) {
-        self.cancelled.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// A job ended with these measurements.
-    pub fn add_finished(&self, timings: &JobTimings) {
-        let us = |ms: f64| (ms * 1000.0) as u64;
-        let rate = |n: u32, ms: f64| (f64::from(n) / ms.max(1e-3) * 1e6) as u64;
-        self.finished.fetch_add(1, Ordering::Relaxed);
-        self.output_tokens.fetch_add(u64::from(timings.predicted_n), Ordering::Relaxed);
-        self.prompt_us.fetch_add(us(timings.prompt_ms), Ordering::Relaxed);
-        self.output_us.fetch_add(us(timings.predicted_ms), Ordering::Relaxed);
-        // Short runs measure noise.
-        if timings.prompt_n >= 64 {
-            self.last_prefill.store(rate(timings.prompt_n, timings.prompt_ms), Ordering::Relaxed);
-        }
-        if timings.predicted_n >= 8 {
-            self.last_decode.store(rate(timings.predicted_n, timings.predicted_ms), Ordering::Relaxed);
-        }
-    }
-
-    /// What the model's thread looks like after a round.
-    pub fn publish(&self, busy: usize, queued: usize, cells: usize) {
-        self.busy.store(busy, Ordering::Relaxed);
-        self.queued.store(queued, Ordering::Relaxed);
-        self.cells.store(cells, Ordering::Relaxed);
-    }
-
-    /// The counters now.
-    #[must_use]
-    pub fn read(&self) -> Counters {
-        let seconds = |us: &AtomicU64| us.load(Ordering::Relaxed) as f64 / 1e6;
-        let rate = |milli: &AtomicU64| match milli.load(Ordering::Relaxed) {
-            0 => None,
-            n => Some(n as f64 / 1000.0),
-        };
-        Counters {
-            busy: self.busy.load(Ordering::Relaxed),
-            queued: self.queued.load(Ordering::Relaxed),
-            cells: self.cells.load(Ordering::Relaxed),
-            prompt_tokens: self.prompt_tokens.load(Ordering::Relaxed),
-            output_tokens: self.output_tokens.load(Ordering::Relaxed),
-            prompt_seconds: seconds(&self.prompt_us),
-            output_seconds: seconds(&self.output_us),
-            cancelled: self.cancelled.load(Ordering::Relaxed),
-            finished: self.finished.load(Ordering::Relaxed),
-            prefill_rate: rate(&self.last_prefill),
-            decode_rate: rate(&self.last_decode),
-        }
+impl Drop for Counted {
+    fn drop(&mut self) {
+        (self.which)(&self.inner).fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -257,6 +189,9 @@ impl Host {
                 changed: watch::Sender::new(0),
                 activity,
                 uses: AtomicU64::new(1),
+                answers: AtomicUsize::new(0),
+                threads: AtomicUsize::new(0),
+                loading_gate: Mutex::default(),
                 is_closing: AtomicBool::new(false),
                 started: Instant::now(),
             }),
@@ -344,9 +279,17 @@ impl Host {
         let (id, path) = (id.to_owned(), path.to_path_buf());
         let thread_id = id.clone();
         let spawned = std::thread::Builder::new().name(format!("model-{id}")).spawn(move || {
-            if let Err(error) = inner.load_and_serve(&thread_id, &path, &loading) {
+            let _counted = Counted::new(&inner, |inner| &inner.threads);
+            let served = AssertUnwindSafe(|| inner.load_and_serve(&thread_id, &path, &loading));
+            let served = std::panic::catch_unwind(served).unwrap_or_else(|_| {
+                let message =
+                    format!("the engine failed while it loaded `{thread_id}`; its log has more. Retry");
+                Err(GenError::new(GenErrorKind::Model, message))
+            });
+            if let Err(error) = served {
                 tracing::warn!(model = %thread_id, error = %error.message, "load failed");
                 inner.put(&thread_id, Entry::Failed(error));
+                Host { inner: Arc::clone(&inner) }.record_activity();
             }
         });
         if let Err(error) = spawned {
@@ -360,7 +303,9 @@ impl Host {
     pub fn unload(&self, id: &str) -> bool {
         let mut models = lock(&self.inner.models);
         let was_there = match models.get(id) {
-            Some(Entry::Loaded(_)) => {
+            Some(Entry::Loaded(resident)) => {
+                // Answers still hold the resident: its thread is told, not only forgotten.
+                resident.end();
                 models.remove(id);
                 true
             }
@@ -376,9 +321,13 @@ impl Host {
         was_there
     }
 
-    /// Forgets a resident whose thread has ended.
-    pub fn forget(&self, id: &str) {
-        lock(&self.inner.models).remove(id);
+    /// Forgets a resident whose thread has ended; another one that has its id by now stays.
+    pub fn forget(&self, resident: &Arc<Resident>) {
+        let mut models = lock(&self.inner.models);
+        if matches!(models.get(&resident.id), Some(Entry::Loaded(known)) if Arc::ptr_eq(known, resident)) {
+            models.remove(&resident.id);
+        }
+        drop(models);
         self.inner.bump();
     }
 
@@ -431,10 +380,29 @@ impl Host {
         self.inner.bump();
     }
 
-    /// Jobs running or waiting, over all models.
+    /// Counts an answer as long as the value lives.
     #[must_use]
-    pub fn load(&self) -> usize {
-        self.residents().iter().map(|r| r.stats.read()).map(|c| c.busy + c.queued).sum()
+    pub fn count_answer(&self) -> Counted {
+        Counted::new(&self.inner, |inner| &inner.answers)
+    }
+
+    /// Answers on their way, over all models.
+    #[must_use]
+    pub fn answers(&self) -> usize {
+        self.inner.answers.load(Ordering::SeqCst)
+    }
+
+    /// Tells every model to end.
+    pub fn unload_all(&self) {
+        for resident in self.residents() {
+            let _ = self.unload(&resident.id);
+        }
+    }
+
+    /// Threads that load or serve a model.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.inner.threads.load(Ordering::SeqCst)
     }
 }
 
@@ -474,16 +442,21 @@ impl Inner {
         };
         let shape =
             memory::Shape { context: options.context, slots: options.slots, batch: super::llama::BATCH };
-        let need = match memory::available() {
+        let gate = lock(&self.loading_gate);
+        let host = Host { inner: Arc::clone(self) };
+        // Mapped weights of other models count as available, but are in use.
+        let taken: u64 = host.residents().iter().map(|r| r.need.weights).sum();
+        let need = match memory::available().map(|bytes| bytes.saturating_sub(taken)) {
             Some(available) => memory::check(id, &info, shape, available)
                 .map_err(|message| GenError::new(GenErrorKind::OutOfMemory, message))?,
             None => memory::need(&info, shape),
         };
         if !is_builtin {
-            self.activity.set(&format!("checking {id}"), Some(id), &[]);
-            probe::ensure(path, &self.paths, self.config_file.as_deref()).map_err(model_error)?;
+            self.activity.set(&format!("checking {id}"), Some(id), &host.ids());
+            let is_wanted = || !loading.cancel.load(Ordering::Relaxed);
+            probe::ensure(path, &self.paths, self.config_file.as_deref(), is_wanted).map_err(model_error)?;
         }
-        self.activity.set(&format!("loading {id}"), Some(id), &[]);
+        self.activity.set(&format!("loading {id}"), Some(id), &host.ids());
         let (commands, receiver) = mpsc::channel();
         let stats = Arc::new(Stats::default());
         let start = model_thread::Start {
@@ -506,6 +479,9 @@ impl Inner {
         };
         let mut failure = None;
         let is_ready = |result: Result<Arc<LlamaModel>, String>| match result {
+            Ok(_) if loading.cancel.load(Ordering::Relaxed) => {
+                failure = Some("the load was stopped".to_owned());
+            }
             Ok(model) => {
                 tracing::info!(model = id, ms = began.elapsed().as_millis() as u64, "resident");
                 let resident = Resident {
@@ -522,16 +498,23 @@ impl Inner {
                     commands,
                 };
                 // Before anybody can use it: what it does then must not be overwritten.
-                let mut ids = Host { inner: Arc::clone(self) }.ids();
+                let mut ids = host.ids();
                 ids.push(id.to_owned());
-                self.activity.set("idle", None, &ids);
+                if host.answers() == 0 {
+                    self.activity.set("idle", None, &ids);
+                }
                 self.put(id, Entry::Loaded(Arc::new(resident)));
+                drop(gate);
             }
             Err(reason) => failure = Some(reason),
         };
         model_thread::run(start, progress, is_ready);
         if loading.cancel.load(Ordering::Relaxed) {
-            lock(&self.models).remove(id);
+            let mut models = lock(&self.models);
+            if matches!(models.get(id), Some(Entry::Loading(known)) if Arc::ptr_eq(known, loading)) {
+                models.remove(id);
+            }
+            drop(models);
             self.bump();
             return Ok(());
         }

@@ -56,8 +56,8 @@ pub fn need(info: &ModelInfo, shape: Shape) -> Need {
     }
 }
 
-/// Bytes of the KV cache in f16. A layer with a sliding window keeps that window for each slot and the
-/// batch, not the whole context.
+/// Bytes of the KV cache in f16. Layers with a sliding window count in full: llama.cpp keeps them so by
+/// default, because what is outside of the window could not be taken up again.
 #[must_use]
 pub fn kv_bytes(info: &ModelInfo, shape: Shape) -> u64 {
     let padded = |tokens: u64| tokens.saturating_add(CACHE_PADDING - 1) / CACHE_PADDING * CACHE_PADDING;
@@ -70,15 +70,10 @@ pub fn kv_bytes(info: &ModelInfo, shape: Shape) -> u64 {
             .saturating_mul(rank.saturating_add(rotated))
             .saturating_mul(KV_NUMBER);
     }
-    let window = info.sliding_window.map_or(whole, |window| {
-        let all = window.saturating_mul(u64::from(shape.slots.max(1))).saturating_add(u64::from(shape.batch));
-        padded(all).min(whole)
-    });
     let per_head = info.key_length.saturating_add(info.value_length).saturating_mul(KV_NUMBER);
-    info.heads_kv.iter().enumerate().fold(0_u64, |sum, (layer, heads)| {
-        let tokens = if info.windowed.get(layer) == Some(&true) { window } else { whole };
-        sum.saturating_add(heads.saturating_mul(per_head).saturating_mul(tokens))
-    })
+    info.heads_kv
+        .iter()
+        .fold(0_u64, |sum, heads| sum.saturating_add(heads.saturating_mul(per_head).saturating_mul(whole)))
 }
 
 /// Memory that can be had now without pushing anything out, in bytes; none when the system doesn't say.
@@ -216,14 +211,12 @@ mod tests {
     }
 
     #[test]
-    fn windowed_layers_keep_their_window_only() {
+    fn windowed_layers_count_in_full() {
         let mut info = llama(4, 8, 0);
         info.sliding_window = Some(1024);
         info.windowed = vec![true, true, true, false];
-        let per_token = 8 * 256 * 2;
         let shape = Shape { context: 32_768, slots: 1, batch: 512 };
-        assert_eq!(kv_bytes(&info, shape), per_token * (3 * 1536 + 32_768));
-        assert_eq!(kv_bytes(&info, Shape { context: 512, ..shape }), per_token * 4 * 512);
+        assert_eq!(kv_bytes(&info, shape), 8 * 256 * 2 * 4 * 32_768);
     }
 
     #[test]

@@ -5,12 +5,12 @@
 //! holds a running answer, and a cancel waits, for about [`CHUNK_TIME`] at most. The loop touches no
 //! async code; a panic in it is an error for its jobs, never for the process.
 
-use super::host::Stats;
 use super::job::{Command, Job, JobEvent, TokenId};
 use super::llama::{self, BATCH, Llama, LoadOptions, Storage};
 use super::prefix::{self, SlotFacts};
 use super::sampler::{SampleError, Sampler};
 use super::slot::{Running, Slot};
+use super::stats::Stats;
 use crate::chat::{Finish, GenErrorKind};
 use llama_cpp_2::DecodeError;
 use llama_cpp_2::context::LlamaContext;
@@ -223,6 +223,13 @@ impl ModelThread<'_> {
                 self.queue.push_front(waiting);
                 break;
             };
+            // A newcomer must not take the cells that running answers have.
+            let taken: usize =
+                self.slots.iter().filter(|s| s.running.is_some()).map(|s| s.tokens.len()).sum();
+            if taken > 0 && taken + waiting.job.prompt.len() >= self.capacity {
+                self.queue.push_front(waiting);
+                break;
+            }
             self.begin(waiting.job, choice);
         }
         let running = self.slots.iter().filter(|s| s.running.is_some()).count();
@@ -346,9 +353,6 @@ impl ModelThread<'_> {
         if self.batch.n_tokens() == 0 {
             return;
         }
-        if !self.make_room() {
-            return;
-        }
         let began = Instant::now();
         match self.context.decode(&mut self.batch) {
             Ok(()) => {
@@ -380,19 +384,7 @@ impl ModelThread<'_> {
         }
     }
 
-    /// Frees cells for the batch by forgetting idle conversations, the one unused for longest first; when
-    /// none is left the longest running answer ends by length. `false` when the batch must be built anew.
-    fn make_room(&mut self) -> bool {
-        let new = usize::try_from(self.batch.n_tokens()).unwrap_or(0);
-        while self.slots.iter().map(|s| s.tokens.len()).sum::<usize>() + new > self.capacity {
-            if !self.forget_an_idle_conversation() {
-                self.end_the_longest();
-                return false;
-            }
-        }
-        true
-    }
-
+    /// The KV cache is full: forgets the idle conversation unused for longest. The batch is built anew then.
     fn forget_an_idle_conversation(&mut self) -> bool {
         let victim = self
             .slots

@@ -12,7 +12,10 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
+/// How long trying a model may take.
+const PATIENCE: Duration = Duration::from_secs(180);
 /// Files larger than this are checked without reading all their weights.
 const WHOLE_LIMIT: u64 = 4 << 30;
 
@@ -41,11 +44,16 @@ impl Identity {
     }
 }
 
-/// Makes sure that this file was loaded once in a process of its own without ending it.
+/// Makes sure (as long as `is_wanted`) that this file was loaded once in a process of its own without ending it.
 ///
 /// # Errors
 /// One or two lines: the file, what happened, the next step.
-pub fn ensure(path: &Path, paths: &Paths, config_file: Option<&Path>) -> Result<(), String> {
+pub fn ensure(
+    path: &Path,
+    paths: &Paths,
+    config_file: Option<&Path>,
+    is_wanted: impl Fn() -> bool,
+) -> Result<(), String> {
     let name = path.display();
     let identity = Identity::of(path).map_err(|e| format!("`{name}`: {e}"))?;
     let kept = kept_file(path, paths);
@@ -66,11 +74,32 @@ pub fn ensure(path: &Path, paths: &Paths, config_file: Option<&Path>) -> Result<
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|e| format!("cannot check `{name}` before loading it: {e}"))?;
-    let mut words = Vec::new();
-    if let Some(stderr) = child.stderr.take() {
-        let _ = stderr.take(64 * 1024).read_to_end(&mut words);
-    }
-    let status = child.wait().map_err(|e| format!("cannot check `{name}` before loading it: {e}"))?;
+    let stderr = child.stderr.take();
+    let reader = std::thread::spawn(move || {
+        let mut words = Vec::new();
+        if let Some(mut stderr) = stderr {
+            let _ = stderr.by_ref().take(64 * 1024).read_to_end(&mut words);
+            // What is too much is read all the same: a full pipe would hold the process.
+            let _ = std::io::copy(&mut stderr, &mut std::io::sink());
+        }
+        words
+    });
+    let deadline = Instant::now() + PATIENCE;
+    let status = loop {
+        match child.try_wait().map_err(|e| format!("cannot check `{name}` before loading it: {e}"))? {
+            Some(status) => break status,
+            None if !is_wanted() || Instant::now() >= deadline => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(format!(
+                    "`{name}` was not loaded within {} s when it was tried, or not wanted any more. Try again, or choose another",
+                    PATIENCE.as_secs()
+                ));
+            }
+            None => std::thread::park_timeout(Duration::from_millis(20)),
+        }
+    };
+    let words = reader.join().unwrap_or_default();
     if status.success() {
         if let Some(folder) = kept.parent()
             && create_private(folder).is_ok()
@@ -81,7 +110,10 @@ pub fn ensure(path: &Path, paths: &Paths, config_file: Option<&Path>) -> Result<
         return Ok(());
     }
     let words = String::from_utf8_lossy(&words);
-    let last = words.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("it left no word");
+    // llama.cpp's own words say more than ours after them.
+    let said = |line: &&str| !line.trim().is_empty() && !line.starts_with("tui:");
+    let telling = words.lines().filter(said).rfind(|line| line.contains("rror") || line.contains("ASSERT"));
+    let last = telling.or_else(|| words.lines().rfind(said)).unwrap_or("it left no word");
     let last = crate::text::shown_line(last, 200);
     Err(match status.signal() {
         Some(signal) => format!(
@@ -104,6 +136,14 @@ fn kept_file(path: &Path, paths: &Paths) -> PathBuf {
 /// # Errors
 /// What llama.cpp said.
 pub fn run(path: &Path) -> Result<(), String> {
+    // Whoever started this process reads what llama.cpp says.
+    let _ = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::WARN)
+        .with_ansi(false)
+        .without_time()
+        .with_target(false)
+        .with_writer(std::io::stderr)
+        .try_init();
     let llama = Llama::start()?;
     let bytes = std::fs::metadata(path).map_err(|e| e.to_string())?.len();
     let model = llama.load(path, Storage::Mapped, |_| true)?;

@@ -21,7 +21,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long a new engine waits for the one before it to be gone.
-const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+const LOCK_PATIENCE: Duration = Duration::from_secs(40);
 /// Lines of the worker's stderr that are kept.
 const LAST_LINES: usize = 40;
 /// Bytes of one line that are kept.
@@ -96,6 +96,10 @@ pub fn run(paths: &Paths, config_file: Option<&Path>) -> Result<Exit, AppError> 
         .process_group(0)
         .spawn()
         .map_err(|e| here("cannot start the worker in", &e))?;
+    // For a client that has to end an engine that does not answer.
+    let _ = lock
+        .set_len(0)
+        .and_then(|()| (&lock).write_all(format!("{} {}\n", std::process::id(), worker.id()).as_bytes()));
     forward_signals(&worker)?;
     let last_words = read_stderr(&mut worker);
     let status = worker.wait().map_err(|e| here("lost the worker in", &e))?;
@@ -140,6 +144,7 @@ fn wait_until(patience: Duration, mut is_true: impl FnMut() -> bool) -> bool {
 pub const DEATH_FILE: &str = "engine.death.json";
 /// One line for each death, so that a model that kills the engine again and again is known.
 const DEATHS_LOG: &str = "engine.deaths";
+const DEATHS_KEPT: usize = 100;
 
 fn leave(runtime: &Path, death: &Death) -> std::io::Result<()> {
     let text = serde_json::to_vec_pretty(death)?;
@@ -153,8 +158,13 @@ fn leave(runtime: &Path, death: &Death) -> std::io::Result<()> {
         .write_all(&text)?;
     std::fs::rename(temporary, runtime.join(DEATH_FILE))?;
     if let Some(model) = &death.model {
-        let mut log =
-            OpenOptions::new().create(true).append(true).mode(0o600).open(runtime.join(DEATHS_LOG))?;
+        let path = runtime.join(DEATHS_LOG);
+        let known = std::fs::read_to_string(&path).unwrap_or_default();
+        let last: Vec<&str> = known.lines().rev().take(DEATHS_KEPT).collect();
+        let mut log = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path)?;
+        for line in last.into_iter().rev() {
+            writeln!(log, "{line}")?;
+        }
         writeln!(log, "{} {}", death.at_ms, log_safe(model))?;
     }
     Ok(())

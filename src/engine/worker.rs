@@ -16,6 +16,8 @@ use tokio::sync::watch;
 const FIRST_CLIENT: Duration = Duration::from_secs(30);
 /// How often the engine looks whether its socket is still there.
 const SOCKET_CHECK: Duration = Duration::from_secs(2);
+/// How long models may take to end.
+const UNLOAD: Duration = Duration::from_secs(5);
 /// How long running answers may go on after the engine was told to end.
 const GRACE: Duration = Duration::from_secs(30);
 
@@ -63,7 +65,7 @@ async fn serve(config: &Config, paths: &Paths, config_file: Option<&Path>) -> Re
         let mut has_ended = has_ended;
         let _ = has_ended.wait_for(|ended| *ended).await;
         let deadline = tokio::time::Instant::now() + GRACE;
-        while host.load() > 0 && tokio::time::Instant::now() < deadline {
+        while host.answers() > 0 && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         // The last chunks of the last answers still have to leave.
@@ -74,6 +76,12 @@ async fn serve(config: &Config, paths: &Paths, config_file: Option<&Path>) -> Re
         () = bounded => {}
     }
     place.clear();
+    // Models are freed by their own threads; exiting under them would run C++ destructors in mid-computation.
+    host.unload_all();
+    let deadline = tokio::time::Instant::now() + UNLOAD;
+    while host.threads() > 0 && tokio::time::Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     tracing::info!("engine ended");
     Ok(Exit::Ok)
 }

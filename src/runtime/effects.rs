@@ -12,7 +12,7 @@ use super::clock::Clock;
 use super::event_loop::{News, Run};
 use super::last_words::LastWords;
 use crate::app::{CopyWhat, Effect, EngineNews, Model, Msg};
-use crate::backend::{Backend, Backends, EngineEvent};
+use crate::backend::{Backend, Backends, EngineEvent, LoadReason};
 use crate::chat::{GenError, GenErrorKind, GenEvent, GenKey};
 use crate::config::ClipboardMode;
 use crate::theme::Theme;
@@ -260,7 +260,7 @@ impl Run for Runner {
             Effect::LoadModel { backend, model } => {
                 if let Some(backend) = self.backend(&backend) {
                     let news = self.news.clone();
-                    self.spawn(async move { load(&backend, &model, &news).await });
+                    self.spawn(async move { load(&backend, &model, LoadReason::Asked, &news).await });
                 }
             }
             Effect::RestartEngine { models } => {
@@ -303,7 +303,7 @@ async fn watch(backend: Backend, mut models: Vec<String>, news: mpsc::Sender<New
                 let (backend, news, models) = (backend.clone(), news.clone(), std::mem::take(&mut models));
                 loads.spawn_local(async move {
                     for model in models {
-                        load(&backend, &model, &news).await;
+                        load(&backend, &model, LoadReason::Restored, &news).await;
                     }
                 });
                 vec![Msg::Engine(EngineNews::Ready), cards(ready)]
@@ -323,8 +323,8 @@ async fn watch(backend: Backend, mut models: Vec<String>, news: mpsc::Sender<New
     }
 }
 
-async fn load(backend: &Backend, model: &str, news: &mpsc::Sender<News>) {
-    if let Err(error) = backend.load(model).await {
+async fn load(backend: &Backend, model: &str, why: LoadReason, news: &mpsc::Sender<News>) {
+    if let Err(error) = backend.load(model, why).await {
         notice_error(news, error.message).await;
     }
 }

@@ -166,7 +166,8 @@ impl Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         // In order, so that the worker ends with its supervisor.
-        let _ = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        let _ =
+            Command::new("kill").args(["-TERM", &self.child.id().to_string()]).stderr(Stdio::null()).status();
         let deadline = Instant::now() + Duration::from_secs(5);
         while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
             std::thread::park_timeout(Duration::from_millis(10));

@@ -3,7 +3,7 @@
 
 #![allow(dead_code, reason = "each test uses its own part")]
 
-use duet::backend::Backend;
+use duet::backend::{Backend, LoadReason};
 use duet::chat::{
     Channel, Finish, GenErrorKind, GenEvent, GenRequest, Message, ModelState, Role, Sampling, Usage,
 };
@@ -91,12 +91,12 @@ pub(crate) async fn suite(backend: &Backend, prompts: &Prompts) {
 }
 
 async fn lists_and_loads(backend: &Backend, prompts: &Prompts) {
-    backend.load(&prompts.model).await.expect("the model loads");
-    backend.load(&prompts.model).await.expect("loading it again changes nothing");
+    backend.load(&prompts.model, LoadReason::Asked).await.expect("the model loads");
+    backend.load(&prompts.model, LoadReason::Asked).await.expect("loading it again changes nothing");
     let models = backend.models().await.expect("a list");
     let card = models.iter().find(|card| card.id == prompts.model).expect("the model is listed");
     assert_eq!(card.state, ModelState::Loaded);
-    let error = backend.load(&prompts.missing_model).await.expect_err("it is missing");
+    let error = backend.load(&prompts.missing_model, LoadReason::Asked).await.expect_err("it is missing");
     assert_eq!(error.kind, GenErrorKind::Model, "{error}");
     assert!(error.message.lines().count() <= 2, "{error}");
 }

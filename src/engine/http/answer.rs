@@ -1,6 +1,6 @@
 //! One answer on its way: waits for the model, follows the job, and turns both into events of a stream.
 
-use super::super::host::{Host, Resident, State};
+use super::super::host::{Counted, Host, Resident, State};
 use super::super::job::{JobEvent, JobTimings};
 use super::Failure;
 use super::chat::{Prepared, prepare, submit};
@@ -29,6 +29,8 @@ pub(super) struct Question {
 /// An answer on its way. Dropping it cancels the job.
 pub(super) struct Answer {
     host: Host,
+    /// For a graceful end, and to know when nothing is going on.
+    counted: Option<Counted>,
     question: Question,
     envelope: Envelope,
     phase: Phase,
@@ -55,7 +57,8 @@ impl Answer {
         let envelope = Envelope::new(&question.id, number);
         let changed = host.changed();
         let phase = Phase::Loading { changed, told: -1 };
-        Self { host, question, envelope, phase, load_ms: 0.0, has_spoken: false }
+        let counted = Some(host.count_answer());
+        Self { host, counted, question, envelope, phase, load_ms: 0.0, has_spoken: false }
     }
 
     pub(super) fn envelope(&self) -> &Envelope {
@@ -89,7 +92,7 @@ impl Answer {
                         Err(_) => return Some(Step::Heartbeat),
                         Ok(Some(event)) => Step::Job(event),
                         Ok(None) => {
-                            self.host.forget(&resident.id);
+                            self.host.forget(resident);
                             let message =
                                 format!("the thread of `{}` ended. Send again to load it anew", resident.id);
                             Step::Failed(GenError::new(GenErrorKind::EngineDied, message).into())
@@ -101,9 +104,6 @@ impl Answer {
                     );
                     if is_last {
                         self.phase = Phase::Ended;
-                        if self.host.load() <= 1 {
-                            self.host.record_activity();
-                        }
                     }
                     return Some(step);
                 }
@@ -170,9 +170,6 @@ impl Answer {
                 self.write(Step::Job(event), &mut out);
                 if is_last {
                     self.phase = Phase::Ended;
-                    if self.host.load() <= 1 {
-                        self.host.record_activity();
-                    }
                 }
             }
         }
@@ -194,7 +191,10 @@ impl Answer {
                 chunk::event(out, &self.envelope.chunk(json!({"choices": [], "duet": {"queued": ahead}})));
             }
             Step::Job(JobEvent::Prefill { done, total, cached, ms }) => {
-                if request.return_progress {
+                if !request.return_progress {
+                    // It moves: that is a sign of life for those who did not ask for numbers.
+                    out.push_str(":\n\n");
+                } else {
                     let progress = json!({"total": total, "cache": cached, "processed": done, "time_ms": ms});
                     chunk::event(
                         out,
@@ -249,6 +249,15 @@ impl Answer {
             chunk::event(out, &with_timings(end));
         }
         out.push_str("data: [DONE]\n\n");
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        drop(self.counted.take());
+        if self.host.answers() == 0 {
+            self.host.record_activity();
+        }
     }
 }
 

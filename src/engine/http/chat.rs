@@ -28,7 +28,7 @@ use tokio::sync::mpsc;
 static ANSWERS: AtomicU64 = AtomicU64::new(1);
 
 /// The body, or why there is none: too large, or the client went away.
-fn body(result: Result<Bytes, BytesRejection>) -> Result<Bytes, Failure> {
+pub(super) fn body(result: Result<Bytes, BytesRejection>) -> Result<Bytes, Failure> {
     result.map_err(|rejection| match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => Failure::new(
             StatusCode::PAYLOAD_TOO_LARGE,
@@ -57,7 +57,9 @@ pub(super) fn named_model(body: &Value) -> Result<String, Failure> {
 }
 
 /// The catalogue's id and file for what a request names; without a name the model used last, else the built-in one.
-pub(super) fn resolve(host: &Host, name: Option<&str>) -> Result<(String, PathBuf), Failure> {
+///
+/// Not on the HTTP thread: an unknown name has the folders searched.
+pub(super) async fn resolve(host: &Host, name: Option<&str>) -> Result<(String, PathBuf), Failure> {
     if host.is_closing() {
         return Err(Failure::new(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -65,7 +67,10 @@ pub(super) fn resolve(host: &Host, name: Option<&str>) -> Result<(String, PathBu
             "the engine is ending; start it again and retry",
         ));
     }
-    host.find(name).map_err(|message| Failure::new(StatusCode::NOT_FOUND, "model_not_found_error", message))
+    let (host, name) = (host.clone(), name.map(str::to_owned));
+    away(move || host.find(name.as_deref()))
+        .await?
+        .map_err(|message| Failure::new(StatusCode::NOT_FOUND, "model_not_found_error", message))
 }
 
 /// Starts loading unless resident; a model that ends the engine again and again is left alone.
@@ -108,9 +113,13 @@ pub(super) async fn prepare(resident: Arc<Resident>, request: Arc<ChatRequest>) 
         };
         Ok(Prepared { prompt, think, sampling })
     };
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| {
-        Err(GenError::new(GenErrorKind::EngineDied, "the engine failed while it read the request. Retry")
-            .into())
+    away(work).await?
+}
+
+/// Runs what may take a while away from the HTTP thread.
+pub(super) async fn away<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| {
+        GenError::new(GenErrorKind::EngineDied, "the engine failed while it read the request. Retry").into()
     })
 }
 
@@ -192,7 +201,7 @@ pub(super) fn submit(
     };
     host.note_use(resident);
     if let Err(error) = resident.submit(job) {
-        host.forget(&resident.id);
+        host.forget(resident);
         return Err(error.into());
     }
     Ok(events)
@@ -203,7 +212,7 @@ pub(super) async fn completions(
     bytes: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Failure> {
     let request = Arc::new(chat_request(&body(bytes)?)?);
-    let (id, path) = resolve(&host, request.model.as_deref())?;
+    let (id, path) = resolve(&host, request.model.as_deref()).await?;
     let question = Question { request: Arc::clone(&request), id, path, arrived: Instant::now() };
     let state = want(&host, &question.id, &question.path)?;
     let answer = Answer::new(host.clone(), question, ANSWERS.fetch_add(1, Ordering::Relaxed));
@@ -253,7 +262,7 @@ async fn whole(mut answer: Answer) -> Result<Response, Failure> {
 
 /// Waits until a model is resident.
 async fn resident(host: &Host, name: Option<&str>) -> Result<Arc<Resident>, Failure> {
-    let (id, path) = resolve(host, name)?;
+    let (id, path) = resolve(host, name).await?;
     let mut changed = host.changed();
     let mut state = want(host, &id, &path)?;
     loop {
@@ -281,7 +290,7 @@ pub(super) async fn tokenize(
     bytes: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Failure> {
     let request = TokenizeRequest::parse(&json_body(&body(bytes)?)?).map_err(refused)?;
-    let (id, path) = resolve(&host, request.model.as_deref())?;
+    let (id, path) = resolve(&host, request.model.as_deref()).await?;
     let is_plain = !request.add_special && request.parse_special && !request.with_pieces;
     if is_plain && !matches!(host.state(&id), ModelState::Loaded(_)) {
         let content = request.content.clone();

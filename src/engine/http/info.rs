@@ -30,7 +30,7 @@ pub(super) async fn props(
         }))
         .into_response());
     };
-    let (id, path) = resolve(&host, Some(name))?;
+    let (id, path) = resolve(&host, Some(name)).await?;
     let mut props = json!({"model_path": path, "model_alias": id, "is_sleeping": false});
     if let (ModelState::Loaded(resident), Some(object)) = (host.state(&id), props.as_object_mut()) {
         object.insert("total_slots".to_owned(), resident.options.slots.into());
@@ -45,7 +45,7 @@ pub(super) async fn props(
 pub(super) async fn metrics(State(host): State<Host>) -> Response {
     let mut out = String::new();
     let all: Vec<_> = host.residents().iter().map(|r| (r.id.clone(), r.stats.read())).collect();
-    type Read = fn(&super::super::host::Counters) -> f64;
+    type Read = fn(&super::super::stats::Counters) -> f64;
     let rows: [(&str, &str, &str, Read); 8] = [
         ("prompt_tokens_total", "counter", "Prompt tokens evaluated", |c| c.prompt_tokens as f64),
         ("prompt_seconds_total", "counter", "Time of prefill", |c| c.prompt_seconds),
@@ -87,7 +87,6 @@ pub(super) async fn status(State(host): State<Host>) -> Response {
                 "slots_used": counters.busy,
                 "queued": counters.queued,
                 "cached_tokens": counters.cells,
-                "pinned": false,
                 "last_used": resident.last_used.load(Ordering::Relaxed),
                 "load_ms": resident.load_ms,
                 "prefill_tokens_per_s": counters.prefill_rate,
@@ -101,7 +100,7 @@ pub(super) async fn status(State(host): State<Host>) -> Response {
         "uptime_s": host.uptime(),
         "devices": llama::devices(),
         "models": models,
-        "queue": host.load(),
+        "queue": host.answers(),
     }))
     .into_response()
 }

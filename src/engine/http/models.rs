@@ -3,10 +3,11 @@
 use super::super::host::{Host, State as ModelState};
 use super::super::supervisor;
 use super::Failure;
-use super::chat::{json_body, named_model, resolve};
+use super::chat::{away, body, json_body, named_model, resolve};
 use super::chunk;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
@@ -81,13 +82,16 @@ async fn scan(host: &Host) {
 
 pub(super) async fn list(State(host): State<Host>) -> Response {
     scan(&host).await;
-    let data = snapshot(&host);
+    let data = away(move || snapshot(&host)).await.unwrap_or_default();
     axum::Json(json!({"object": "list", "data": data})).into_response()
 }
 
-pub(super) async fn load(State(host): State<Host>, bytes: Bytes) -> Result<Response, Failure> {
-    let body = json_body(&bytes)?;
-    let (id, path) = resolve(&host, Some(&named_model(&body)?))?;
+pub(super) async fn load(
+    State(host): State<Host>,
+    bytes: Result<Bytes, BytesRejection>,
+) -> Result<Response, Failure> {
+    let body = json_body(&body(bytes)?)?;
+    let (id, path) = resolve(&host, Some(&named_model(&body)?)).await?;
     if body["restore"] == true {
         // A client that brings back what was resident must not start a crash loop.
         host.refuse_if_quarantined(&id)?;
@@ -98,8 +102,11 @@ pub(super) async fn load(State(host): State<Host>, bytes: Bytes) -> Result<Respo
     Ok(axum::Json(json!({"success": true, "model": id})).into_response())
 }
 
-pub(super) async fn unload(State(host): State<Host>, bytes: Bytes) -> Result<Response, Failure> {
-    let (id, _) = resolve(&host, Some(&named_model(&json_body(&bytes)?)?))?;
+pub(super) async fn unload(
+    State(host): State<Host>,
+    bytes: Result<Bytes, BytesRejection>,
+) -> Result<Response, Failure> {
+    let (id, _) = resolve(&host, Some(&named_model(&json_body(&body(bytes)?)?)?)).await?;
     if host.unload(&id) {
         Ok(axum::Json(json!({"success": true})).into_response())
     } else {
@@ -136,7 +143,8 @@ pub(super) async fn events(State(host): State<Host>) -> Response {
                 f.changed.mark_changed();
                 return Some((Ok(Bytes::from(out)), f));
             }
-            let now = snapshot(&f.host);
+            let host = f.host.clone();
+            let now = away(move || snapshot(&host)).await.unwrap_or_default();
             if now == f.last {
                 continue;
             }

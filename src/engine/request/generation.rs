@@ -8,6 +8,8 @@ const MAX_STOPS: usize = 64;
 const MAX_STOP_BYTES: usize = 1024;
 const MAX_BIASES: usize = 100_000;
 const MAX_GRAMMAR: usize = 256 << 10;
+/// llama.cpp's parser recurses for each level, and nothing else bounds its stack.
+const MAX_GRAMMAR_DEPTH: usize = 128;
 
 /// How to choose tokens. All values are in force: what was not asked for has its default.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -261,6 +263,9 @@ fn form(fields: &Fields) -> Result<Option<Form>, RequestError> {
             "grammar",
             format!("is {} bytes long; at most {MAX_GRAMMAR} are possible", grammar.len()),
         )),
+        (Some(grammar), None) if grammar_depth(grammar) > MAX_GRAMMAR_DEPTH => {
+            Err(RequestError::new("grammar", format!("nests parentheses more than {MAX_GRAMMAR_DEPTH} deep")))
+        }
         (Some(grammar), None) => Ok(Some(Form::Grammar(grammar.to_owned()))),
         (None, Some(mut schema)) => {
             if schema.is_empty() {
@@ -271,4 +276,27 @@ fn form(fields: &Fields) -> Result<Option<Form>, RequestError> {
         }
         (None, None) => Ok(None),
     }
+}
+/// How deep a grammar nests parentheses. Those in strings, character classes and comments don't count.
+fn grammar_depth(grammar: &str) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    let mut inside = None;
+    let mut characters = grammar.chars();
+    while let Some(c) = characters.next() {
+        match (inside, c) {
+            (Some('"' | ']'), '\\') => drop(characters.next()),
+            (Some(end), c) if c == end => inside = None,
+            (Some(_), _) => {}
+            (None, '"') => inside = Some('"'),
+            (None, '[') => inside = Some(']'),
+            (None, '#') => inside = Some('\n'),
+            (None, '(') => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            (None, ')') => depth = depth.saturating_sub(1),
+            (None, _) => {}
+        }
+    }
+    deepest
 }
