@@ -289,7 +289,7 @@ impl Host {
             if let Err(error) = served {
                 tracing::warn!(model = %thread_id, error = %error.message, "load failed");
                 inner.put(&thread_id, Entry::Failed(error));
-                Host { inner: Arc::clone(&inner) }.record_activity();
+                Self { inner: Arc::clone(&inner) }.record_activity();
             }
         });
         if let Err(error) = spawned {

@@ -286,7 +286,6 @@ fn grammar_depth(grammar: &str) -> usize {
         match (inside, c) {
             (Some('"' | ']'), '\\') => drop(characters.next()),
             (Some(end), c) if c == end => inside = None,
-            (Some(_), _) => {}
             (None, '"') => inside = Some('"'),
             (None, '[') => inside = Some(']'),
             (None, '#') => inside = Some('\n'),
@@ -295,7 +294,7 @@ fn grammar_depth(grammar: &str) -> usize {
                 deepest = deepest.max(depth);
             }
             (None, ')') => depth = depth.saturating_sub(1),
-            (None, _) => {}
+            _ => {}
         }
     }
     deepest
