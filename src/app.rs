@@ -25,6 +25,7 @@ mod update;
 pub use effect::{CopyWhat, Effect, TimerId};
 pub use model::Model;
 pub use msg::{CopyOutcome, EngineNews, Msg};
+pub use restore::target as last_target;
 pub use start::NewModel;
 pub use update::update;
 

@@ -579,6 +579,19 @@ fn a_conversation_goes_on() {
 }
 
 #[test]
+fn a_conversation_goes_on_with_its_model() {
+    let server = Server::start((0..3).map(|_| Script::answer(&["ok"])));
+    let home = Home::with(&server);
+    home.run(["-m", "fake/other", "one"]).answered("ok\n");
+    let run = home.run(["-c", "--json", "two"]).json();
+    assert_eq!(run["answers"][0]["route"]["rule"], "session");
+    assert_eq!(run["answers"][0]["route"]["reason"], "as before");
+    home.run(["-c", "-m", "fake/m", "three"]).answered("ok\n");
+    let models: Vec<Value> = server.requests().iter().map(|request| request["model"].clone()).collect();
+    assert_eq!(models, ["other", "other", "m"]);
+}
+
+#[test]
 fn nothing_is_saved_if_that_is_wished_or_impossible() {
     let server = Server::start((0..3).map(|_| Script::answer(&["ok"])));
     let home = Home::with(&server);

@@ -7,12 +7,14 @@ use super::args::AskArgs;
 use super::out::note;
 use super::report::{self, Ending, Format, Place};
 use super::{input, sessions, target};
+use crate::app;
 use crate::backend::{Backends, GenStream};
 use crate::chat::record::{Outcome, TurnRecord};
 use crate::chat::{GenError, GenErrorKind, GenEvent, GenRequest, Message, Role, Sampling, SessionId, TurnId};
 use crate::config::Config;
 use crate::error::{AppError, Exit};
 use crate::paths::Paths;
+use crate::router::Target;
 use crate::store::{self, SavedSession};
 use futures_util::StreamExt;
 use futures_util::future::select_all;
@@ -76,6 +78,7 @@ pub(super) fn run(
         system,
         user,
         schema,
+        before: app::last_target(turns),
     };
     let database = (config.save && !args.no_save).then(|| paths.database());
     let exit = runtime.block_on(ask(args, config, &backends, question, database, format, entered));
@@ -94,6 +97,8 @@ struct Question {
     user: String,
     messages: Vec<Message>,
     schema: Option<serde_json::Value>,
+    /// Where the conversation went so far.
+    before: Target,
 }
 
 /// The system prompt in force: the flag's, the session's, the configured one.
@@ -159,7 +164,7 @@ async fn ask(
             Ending::Failed(error) => Err(error.into()),
             Ending::Stopped | Ending::Complete(_) => Ok(Exit::Interrupted),
         },
-        decision = target::decide(args, config, backends) => decision?,
+        decision = target::decide(args, config, backends, question.before.clone()) => decision?,
     };
     let backend = backends
         .get(&decision.backend)

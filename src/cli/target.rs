@@ -5,7 +5,7 @@ use crate::backend::{Backend, Backends};
 use crate::config::Config;
 use crate::error::{AppError, Exit};
 use crate::paths::expand_home;
-use crate::router::{BackendFacts, Decision, Facts, Target, route};
+use crate::router::{self, BackendFacts, Decision, Facts, Target, route};
 use std::path::Path;
 use std::time::Duration;
 
@@ -77,31 +77,29 @@ pub(super) async fn decide(
     args: &AskArgs,
     config: &Config,
     backends: &Backends,
+    session: Target,
 ) -> Result<Decision, AppError> {
     let pin = pinned(args, backends)?;
     let configured = configured(config, backends);
-    let chosen = if pin == Target::default() { &configured } else { &pin };
-    let open_model = chosen.model.as_ref().filter(|_| chosen.backend.is_none());
-    let wanted = open_model.filter(|model| backends.all().len() > 1 && !is_path(model));
-    let mut facts = Facts { pin: pin.clone(), configured: configured.clone(), backends: Vec::new() };
-    let mut is_found = false;
-    for backend in backends.all() {
-        let mut models = Vec::new();
-        if let Some(wanted) = wanted
-            && !is_found
-        {
-            models = models_of(backend).await;
-            is_found = models.contains(wanted);
+    let facts_of = |backend: &Backend| BackendFacts {
+        name: backend.name().to_owned(),
+        default_model: backend.default_model().map(str::to_owned),
+        models: Vec::new(),
+    };
+    let mut facts =
+        Facts { pin, session, configured, backends: backends.all().iter().map(facts_of).collect() };
+    let chosen = router::wanted(&facts).clone();
+    let open_model = chosen.model.filter(|_| chosen.backend.is_none());
+    if let Some(wanted) = open_model.filter(|model| backends.all().len() > 1 && !is_path(model)) {
+        for (backend, facts) in backends.all().iter().zip(&mut facts.backends) {
+            facts.models = models_of(backend).await;
+            if facts.models.contains(&wanted) {
+                break;
+            }
         }
-        facts.backends.push(BackendFacts {
-            name: backend.name().to_owned(),
-            default_model: backend.default_model().map(str::to_owned),
-            models,
-        });
     }
     // A server named without a model answers with the first it has.
-    let server =
-        pin.backend.or(configured.backend).or_else(|| facts.backends.first().map(|b| b.name.clone()));
+    let server = router::backend(&facts).ok().map(|backend| backend.name.clone());
     let server = server.filter(|_| route(&facts).is_err());
     if let Some(backend) = server.and_then(|name| backends.get(&name))
         && backend.default_model().is_none()
