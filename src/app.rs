@@ -15,6 +15,7 @@ mod notice;
 mod overlay;
 mod picker;
 mod restore;
+mod retry;
 mod run_command;
 mod scroll;
 mod session;

@@ -14,7 +14,7 @@ use crate::chat::{
     Channel, Finish, GenError, GenErrorKind, GenEvent, GenKey, GenRequest, LaneId, Metrics, TurnId,
 };
 use crate::command;
-use crate::router::{self, BackendFacts, Decision, Facts, Target, route};
+use crate::router::{self, BackendFacts, Decision, Facts, route};
 use crate::text::{EditBuffer, Shown, shown, shown_line};
 use std::time::Duration;
 
@@ -80,7 +80,7 @@ impl Step<'_> {
 
     /// Says why nothing can be sent. A backend whose models are not known is asked for them once more: one
     /// that came up meanwhile takes the next attempt.
-    fn cannot_go(&mut self, facts: &Facts, why: &str) {
+    pub(super) fn cannot_go(&mut self, facts: &Facts, why: &str) {
         let Ok(BackendFacts { name, models, .. }) = router::backend(facts) else { return self.bad(why) };
         if !models.is_empty() {
             return self.bad(why);
@@ -91,64 +91,6 @@ impl Step<'_> {
             None => self.bad(&format!("{name} has not named its models yet\nenter tries again")),
         }
         self.effect(Effect::ListModels { backend: name.clone() });
-    }
-
-    /// The retry key: asks a stopped or failed question again, else starts an engine that is down.
-    pub(super) fn retry_key(&mut self) {
-        if self.ended_badly() { self.retry() } else { self.restart_engine() }
-    }
-
-    /// Asks the last question again; the answers so far stay as earlier attempts.
-    pub(super) fn retry(&mut self) {
-        let last = self.model.turns.last().and_then(|turn| Some((turn.id, turn.lanes.first()?)));
-        let Some((turn, lane)) = last else { return self.warn("nothing was asked yet") };
-        let attempt = lane.attempts.iter().map(|a| a.key.attempt).max().unwrap_or(0) + 1;
-        let key = GenKey { turn, lane: lane.id, attempt };
-        let facts = self.retry_facts();
-        let decision = match route(&facts) {
-            Ok(decision) => decision,
-            Err(why) => return self.cannot_go(&facts, &why),
-        };
-        self.dismiss_info();
-        if self.model.fleet.is_engine(&decision.backend) {
-            self.restart_engine();
-        }
-        let request = self.open_attempt(key, &decision);
-        self.start(key, decision.backend, request);
-    }
-
-    /// What the router gets for a retry: it goes where the attempt was, unless the person chose otherwise since.
-    fn retry_facts(&self) -> Facts {
-        let mut facts = self.model.facts();
-        let lanes = self.model.turns.last().into_iter().flat_map(|turn| &turn.lanes);
-        let Some(last) = lanes.filter_map(Lane::current).find(|last| !last.decision.backend.is_empty())
-        else {
-            return facts;
-        };
-        let Decision { backend, model, .. } = &last.decision;
-        let before = Target { backend: Some(backend.clone()), model: Some(model.clone()) };
-        let fits = |wanted: &Option<String>, was: &String| wanted.as_ref().is_none_or(|name| name == was);
-        if facts.pin.is_open() {
-            facts.session = before;
-        } else if fits(&facts.pin.backend, backend) && fits(&facts.pin.model, model) {
-            facts.pin = before;
-        }
-        facts
-    }
-
-    /// Whether one key asks again: the last answer was stopped or failed, or the engine is down.
-    pub(super) fn is_retryable(&self) -> bool {
-        if self.running().is_some() {
-            return false;
-        }
-        self.ended_badly() || self.is_engine_down()
-    }
-
-    /// Whether the last answer was stopped or failed.
-    fn ended_badly(&self) -> bool {
-        let lanes = self.model.turns.last().into_iter().flat_map(|turn| &turn.lanes);
-        let mut current = lanes.filter_map(Lane::current);
-        current.any(|attempt| matches!(attempt.phase, Phase::Stopped | Phase::Interrupted(_)))
     }
 
     /// The attempt that is running.
@@ -294,7 +236,7 @@ impl Step<'_> {
     }
 
     /// Adds an attempt to the last turn and gives what is to be generated.
-    fn open_attempt(&mut self, key: GenKey, decision: &Decision) -> GenRequest {
+    pub(super) fn open_attempt(&mut self, key: GenKey, decision: &Decision) -> GenRequest {
         let model = &mut *self.model;
         let card = model.fleet.card(&decision.backend, &decision.model);
         let quantisation = card.and_then(|card| card.quantisation.clone());
@@ -342,7 +284,7 @@ impl Step<'_> {
         request
     }
 
-    fn start(&mut self, key: GenKey, backend: String, request: GenRequest) {
+    pub(super) fn start(&mut self, key: GenKey, backend: String, request: GenRequest) {
         self.effect(Effect::Generate { key, backend, request: Box::new(request) });
         self.effect(Effect::Timer { id: TimerId::Tick, after: TICK });
         self.follow();

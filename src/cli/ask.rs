@@ -49,10 +49,11 @@ pub(super) fn run(
         return Err(AppError::new(Exit::Usage, "--resume needs the id of a session here")
             .hint("`tui sessions list` shows them"));
     }
+    let backends = Backends::new(config, paths, config_file).map_err(target::bad_address)?;
+    target::pinned(args, &backends)?;
     let resumed = sessions::resumed(args, paths)?;
     let system = system(args, config, paths, resumed.as_ref())?;
     let user = input::question(args)?;
-    let backends = Backends::new(config, paths, config_file).map_err(target::bad_address)?;
 
     // The first Ctrl+C stops the turn; the second one ends the program whatever it is doing.
     let is_interrupted = Arc::new(AtomicBool::new(false));

@@ -95,7 +95,10 @@ fn report(panic: &PanicHookInfo<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::app::model::Saving;
+    use crate::app::NewModel;
+    use crate::app::model::{Prefs, Saving};
+    use crate::chat::Sampling;
+    use crate::router::Target;
     use crate::text::shown;
 
     #[test]
@@ -105,7 +108,25 @@ mod tests {
             words.note(model);
             words.session.lock().expect("whole").clone()
         };
-        let mut model = crate::ui::tests_fixture_model();
+        let mut model = Model::new(NewModel {
+            session: SessionId::new(1, 2),
+            system: None,
+            prompt_name: None,
+            saving: Saving::On,
+            prefs: Prefs {
+                pin: Target::default(),
+                configured: Target::default(),
+                sampling: Sampling::default(),
+                max_tokens: None,
+                theme: "default".to_owned(),
+                themes: Vec::new(),
+                prompts: Vec::new(),
+            },
+            backends: Vec::new(),
+            history: Vec::new(),
+            restored: None,
+            size: (80, 24),
+        });
         assert_eq!(noted(&model), None);
         model.session.is_opened = true;
         assert_eq!(noted(&model), Some(model.session.id.clone()));
