@@ -171,7 +171,7 @@ pub(super) struct SamplingArgs {
     #[arg(long, value_name = "0..5", value_parser = |s: &str| within(s, 0.0, 5.0), allow_negative_numbers = true)]
     temp: Option<f32>,
     /// Keep this many of the likeliest tokens; 0 keeps all
-    #[arg(long, value_name = "N", value_parser = |s: &str| whole_from(s, 0_i32), allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = |s: &str| whole_from(s, &0_i32), allow_negative_numbers = true)]
     top_k: Option<i32>,
     /// Keep the likeliest tokens up to this much probability
     #[arg(long, value_name = "0..1", value_parser = |s: &str| within(s, 0.0, 1.0), allow_negative_numbers = true)]
@@ -192,7 +192,7 @@ pub(super) struct SamplingArgs {
     #[arg(long, value_name = "N", value_parser = whole::<u32>, allow_negative_numbers = true)]
     seed: Option<u32>,
     /// Longest answer, in tokens
-    #[arg(long, value_name = "N", value_parser = |s: &str| whole_from(s, 1_u32), allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = |s: &str| whole_from(s, &1_u32), allow_negative_numbers = true)]
     pub(super) max_tokens: Option<u32>,
 }
 
@@ -267,9 +267,9 @@ fn whole<N: FromStr>(text: &str) -> Result<N, String> {
     })
 }
 
-fn whole_from<N: FromStr + PartialOrd + Display>(text: &str, low: N) -> Result<N, String> {
+fn whole_from<N: FromStr + PartialOrd + Display>(text: &str, low: &N) -> Result<N, String> {
     match text.parse::<N>() {
-        Ok(value) if value >= low => Ok(value),
+        Ok(value) if value >= *low => Ok(value),
         Ok(_) => Err(format!("needs a whole number, {low} or above, not \"{text}\"")),
         Err(_) => whole::<N>(text),
     }

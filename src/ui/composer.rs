@@ -145,7 +145,7 @@ fn target_line(scene: Scene<'_>, decision: Option<&Decision>) -> Line<'static> {
     let backend = decision.map(|decision| decision.backend.clone()).or_else(|| target::host(scene.model));
     let mut spans = Vec::new();
     if let Some(backend) = backend {
-        let host = cut(&crate::text::shown_line(&backend, 24), room).to_string();
+        let host = cut(&crate::text::shown_line(&backend, 24), room);
         let name = decision.map(|d| cut(&target::name(&d.model), room.saturating_sub(host.width() + 3)));
         spans.push(Span::styled("→ ", style(Role::Dim)));
         spans.push(Span::styled(host, style(target::role(scene.model, &backend))));

@@ -94,7 +94,7 @@ fn a_server_that_is_away_says_why_and_is_asked_again() {
         };
     });
     let ask = Effect::ListModels { backend: "dead".to_owned() };
-    assert_eq!(app.enter("hello"), [ask.clone()]);
+    assert_eq!(app.enter("hello"), vec![ask.clone()]);
     assert_eq!(app.notice(), "dead has not named its models yet · enter tries again");
     let why = "dead can't be reached at http://x: nothing listens there\nstart the server there";
     let models = |result| Msg::Models { backend: "dead".to_owned(), result };
