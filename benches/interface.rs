@@ -165,6 +165,7 @@ fn model() -> Model {
             prompt_name: None,
             saving: Saving::On,
             is_opened: false,
+            target: duet::router::Target::default(),
         },
         turns: Vec::new(),
         queue: Vec::new(),

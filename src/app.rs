@@ -15,6 +15,7 @@ mod notice;
 mod overlay;
 mod picker;
 mod restore;
+mod retry;
 mod run_command;
 mod scroll;
 mod session;
@@ -25,6 +26,7 @@ mod update;
 pub use effect::{CopyWhat, Effect, TimerId};
 pub use model::Model;
 pub use msg::{CopyOutcome, EngineNews, Msg};
+pub use restore::target as last_target;
 pub use start::NewModel;
 pub use update::update;
 

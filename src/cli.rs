@@ -53,7 +53,7 @@ fn run(arguments: Vec<OsString>) -> Result<Exit, AppError> {
     match cli.command {
         #[cfg(feature = "local")]
         Some(Command::Engine { command }) => engine::run(command, &config, &paths, file.as_deref()),
-        Some(Command::Sessions { command }) => sessions::run(command.as_ref(), &paths),
+        Some(Command::Sessions { command, list }) => sessions::run(command.as_ref(), list, &paths),
         Some(Command::Config { .. }) => Ok(Exit::Ok),
         None => {
             crate::logging::start(&paths.logs(), "tui");
@@ -96,6 +96,9 @@ fn parse(arguments: Vec<OsString>) -> Result<Parsed, AppError> {
 /// Clap's error in our form: one line of what is wrong, one of what to do.
 fn usage(error: &clap::Error) -> AppError {
     use clap::error::ErrorKind;
+    if let Some(message) = wrong_value(error) {
+        return AppError::new(Exit::Usage, message).hint("`tui --help` shows everything there is");
+    }
     let text = error.render().to_string();
     let mut lines = text
         .lines()
@@ -120,6 +123,15 @@ fn usage(error: &clap::Error) -> AppError {
         _ => rest.join(" "),
     };
     AppError::new(Exit::Usage, message).hint(hint)
+}
+
+/// What our own readers of values say, after the flag's name: they give whole sentences.
+fn wrong_value(error: &clap::Error) -> Option<String> {
+    use clap::error::{ContextKind, ContextValue, ErrorKind};
+    let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else { return None };
+    let flag = flag.split(' ').next().unwrap_or_default();
+    let why = std::error::Error::source(error).map(ToString::to_string);
+    why.filter(|_| error.kind() == ErrorKind::ValueValidation).map(|why| format!("{flag} {why}"))
 }
 
 enum Way {

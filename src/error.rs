@@ -84,6 +84,10 @@ impl std::error::Error for AppError {}
 
 impl From<GenError> for AppError {
     fn from(error: GenError) -> Self {
-        Self::new(error.kind.into(), error.message)
+        let exit = error.kind.into();
+        match error.message.split_once('\n') {
+            Some((message, hint)) => Self::new(exit, message).hint(hint),
+            None => Self::new(exit, error.message),
+        }
     }
 }

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 pub struct Facts {
     /// The person's choice for this program run or session: backend and/or model.
     pub pin: Target,
+    /// What answered last in the conversation that goes on; empty in a new one.
+    pub session: Target,
     /// The configured default.
     pub configured: Target,
     /// Backends that exist, in order of preference; the first is this machine's engine, if built in.
@@ -24,6 +26,12 @@ pub struct Target {
 }
 
 impl Target {
+    /// Whether nothing is named.
+    #[must_use]
+    pub const fn is_open(&self) -> bool {
+        self.backend.is_none() && self.model.is_none()
+    }
+
     /// Reads `backend/model`, `backend` or `model`; a path to a file is a model.
     #[must_use]
     pub fn parse(text: &str, backends: &[String]) -> Self {
@@ -58,7 +66,7 @@ pub struct Decision {
     pub backend: String,
     /// The model.
     pub model: String,
-    /// The rule that decided: `pinned`, `configured`, `has-model` or `default`.
+    /// The rule that decided: `pinned`, `session`, `configured`, `has-model` or `default`.
     pub rule: String,
     /// One line for people.
     pub reason: String,
@@ -75,61 +83,77 @@ pub struct Rejected {
     pub why: String,
 }
 
-/// Decides. Pins beat configuration, configuration beats the default; a named backend is never replaced
-/// by another one.
+/// One source of a decision: its rule, its reason, and what it names.
+type Source<'a> = (&'static str, &'static str, &'a Target);
+
+/// The source that counts: the first one that names something. A conversation whose backend is gone goes
+/// on where a new one would.
+fn source(facts: &Facts) -> Source<'_> {
+    let exists = |name: &String| facts.backends.iter().any(|b| &b.name == name);
+    if !facts.pin.is_open() {
+        ("pinned", "chosen by you", &facts.pin)
+    } else if !facts.session.is_open() && facts.session.backend.as_ref().is_none_or(exists) {
+        ("session", "as before", &facts.session)
+    } else if !facts.configured.is_open() {
+        ("configured", "configured default", &facts.configured)
+    } else {
+        ("default", "default", &facts.configured)
+    }
+}
+
+/// What the source that counts names.
+#[must_use]
+pub fn wanted(facts: &Facts) -> &Target {
+    source(facts).2
+}
+
+/// The backend the next turn goes to; what is known of it may not be enough for a turn.
+///
+/// # Errors
+/// As [`route`], when there is no such backend, or none at all.
+pub fn backend(facts: &Facts) -> Result<&BackendFacts, String> {
+    let (_, _, wanted) = source(facts);
+    let known = || facts.backends.iter().map(|b| b.name.as_str()).collect::<Vec<_>>().join(", ");
+    if let Some(name) = &wanted.backend {
+        let found = facts.backends.iter().find(|b| &b.name == name);
+        return found.ok_or_else(|| format!("no backend `{name}`; there is {}", known()));
+    }
+    let holder =
+        wanted.model.as_ref().and_then(|model| facts.backends.iter().find(|b| b.models.contains(model)));
+    holder
+        .or(facts.backends.first())
+        .ok_or_else(|| "no backend: this build has no engine and none is configured".to_owned())
+}
+
+/// Decides. Pins beat the conversation so far, that beats configuration, configuration beats the default; a
+/// backend somebody named is never replaced by another one.
 ///
 /// # Errors
 /// One line naming what was asked for and what there is.
 pub fn route(facts: &Facts) -> Result<Decision, String> {
-    let (rule, source) = if facts.pin.backend.is_some() || facts.pin.model.is_some() {
-        ("pinned", "chosen by you")
-    } else if facts.configured.backend.is_some() || facts.configured.model.is_some() {
-        ("configured", "configured default")
-    } else {
-        ("default", "default")
-    };
-    let wanted_backend = facts.pin.backend.as_ref().or(facts
-        .configured
-        .backend
-        .as_ref()
-        .filter(|_| facts.pin.model.is_none()));
-    let wanted_model =
-        facts.pin.model.as_ref().or(facts.configured.model.as_ref().filter(|_| facts.pin.backend.is_none()));
-
-    let known = || facts.backends.iter().map(|b| b.name.as_str()).collect::<Vec<_>>().join(", ");
+    let (rule, reason, wanted) = source(facts);
+    let chosen = backend(facts)?;
     let mut rejected = Vec::new();
-    let chosen = match wanted_backend {
-        Some(name) => facts
-            .backends
-            .iter()
-            .find(|b| &b.name == name)
-            .ok_or_else(|| format!("no backend `{name}`; there is {}", known()))?,
-        None => {
-            let holder =
-                wanted_model.and_then(|model| facts.backends.iter().find(|b| b.models.contains(model)));
-            match holder.or(facts.backends.first()) {
-                Some(backend) => backend,
-                None => return Err("no backend: this build has no engine and none is configured".to_owned()),
-            }
-        }
-    };
     for other in facts.backends.iter().filter(|b| b.name != chosen.name) {
-        let why = match (wanted_backend, wanted_model) {
+        let why = match (&wanted.backend, &wanted.model) {
+            (Some(name), _) if rule == "session" => format!("{name} answered before"),
             (Some(name), _) => format!("{name} was asked for"),
             (None, Some(model)) if chosen.models.contains(model) => format!("{} has {model}", chosen.name),
             _ => format!("{} comes first", chosen.name),
         };
         rejected.push(Rejected { backend: other.name.clone(), why });
     }
-    let model = wanted_model
+    let model = wanted
+        .model
+        .as_ref()
         .or(chosen.default_model.as_ref())
         .or(chosen.models.first())
         .ok_or_else(|| format!("no model known on `{}`; name one with -m", chosen.name))?;
-    let (rule, reason) = match (wanted_backend, wanted_model) {
+    let (rule, reason) = match (&wanted.backend, &wanted.model) {
         (None, Some(wanted)) if facts.backends.len() > 1 && chosen.models.contains(wanted) => {
-            ("has-model", format!("{source}; {} has it", chosen.name))
+            ("has-model", format!("{reason}; {} has it", chosen.name))
         }
-        _ => (rule, source.to_owned()),
+        _ => (rule, reason.to_owned()),
     };
     Ok(Decision {
         backend: chosen.name.clone(),
@@ -157,6 +181,7 @@ mod tests {
         Facts {
             pin,
             configured,
+            session: Target::default(),
             backends: vec![backend("local", &["builtin", "small"]), backend("mac", &["large"])],
         }
     }
@@ -184,6 +209,49 @@ mod tests {
                 "{pin:?}"
             );
             assert_eq!(decision.rejected.len(), 1);
+        }
+    }
+
+    #[test]
+    fn a_conversation_goes_on_where_it_was() {
+        let none = || target(None, None);
+        let cases = [
+            (none(), target(Some("mac"), Some("large")), none(), ("mac", "large", "session", "as before")),
+            (none(), target(Some("mac"), Some("old")), none(), ("mac", "old", "session", "as before")),
+            (
+                none(),
+                target(Some("mac"), Some("large")),
+                target(Some("local"), None),
+                ("mac", "large", "session", "as before"),
+            ),
+            (
+                target(Some("local"), None),
+                target(Some("mac"), Some("large")),
+                none(),
+                ("local", "builtin", "pinned", "chosen by you"),
+            ),
+            (
+                target(None, Some("small")),
+                target(Some("mac"), Some("large")),
+                none(),
+                ("local", "small", "has-model", "chosen by you; local has it"),
+            ),
+            (none(), target(Some("gone"), Some("large")), none(), ("local", "builtin", "default", "default")),
+            (
+                none(),
+                target(Some("gone"), Some("large")),
+                target(Some("mac"), None),
+                ("mac", "large", "configured", "configured default"),
+            ),
+        ];
+        for (pin, session, configured, expected) in cases {
+            let facts = Facts { session: session.clone(), ..facts(pin, configured) };
+            let decision = route(&facts).expect("routes");
+            let Decision { backend, model, rule, reason, rejected } = &decision;
+            assert_eq!((backend.as_str(), model.as_str(), rule.as_str(), reason.as_str()), expected);
+            if rule == "session" {
+                assert_eq!(rejected[0].why, "mac answered before", "{session:?}");
+            }
         }
     }
 

@@ -128,7 +128,14 @@ fn wrong_arguments_are_two_lines_and_exit_2() {
         (&["--max-tokens", "0", "hi"], "--max-tokens"),
         (&["--max-tokens", "-1", "hi"], "--max-tokens"),
         (&["--max-tokens", "9223372036854775808", "hi"], "--max-tokens"),
-        (&["--seed", "x", "hi"], "--seed"),
+        (&["--seed", "abc", "hi"], "--seed needs a whole number, not \"abc\""),
+        (&["--seed", "-1", "hi"], "--seed needs a smaller whole number"),
+        (&["--temp", "warm", "hi"], "--temp needs a number between 0 and 5, not \"warm\""),
+        (&["--timeout", "x", "hi"], "--timeout needs a number of seconds above 0, not \"x\""),
+        (&["sessions", "-n", "x"], "--limit needs a whole number, not \"x\""),
+        (&["-m", "nowhere/builtin", "hi"], "no backend `nowhere`; there is"),
+        (&["-m", "nowhere/qwen", "hi"], "no backend `nowhere`; there is"),
+        (&["--on", "nowhere"], "no backend `nowhere`; there is"),
         (&["--timeout", "0", "hi"], "--timeout"),
         (&["--think", "perhaps", "hi"], "show, hide"),
         (&["-c", "--resume", "x"], "cannot be used with"),
@@ -576,6 +583,42 @@ fn a_conversation_goes_on() {
     home.run(["--resume", "my name", "--system", "", "My name is Bob"]).answered("Hello Bob.\n");
     assert_eq!(server.requests()[2]["messages"][0]["role"], "user");
     assert_eq!(home.run(["sessions"]).out.lines().count(), 1);
+}
+
+#[test]
+fn a_conversation_goes_on_with_its_model() {
+    let server = Server::start((0..3).map(|_| Script::answer(&["ok"])));
+    let home = Home::with(&server);
+    home.run(["-m", "fake/other", "one"]).answered("ok\n");
+    let run = home.run(["-c", "--json", "two"]).json();
+    assert_eq!(run["answers"][0]["route"]["rule"], "session");
+    assert_eq!(run["answers"][0]["route"]["reason"], "as before");
+    home.run(["-c", "-m", "fake/m", "three"]).answered("ok\n");
+    let models: Vec<Value> = server.requests().iter().map(|request| request["model"].clone()).collect();
+    assert_eq!(models, ["other", "other", "m"]);
+}
+
+#[test]
+fn conversations_are_listed_as_many_as_wished() {
+    let server = Server::start((0..3).map(|_| Script::answer(&["ok"])));
+    let home = Home::with(&server);
+    let empty = home.run(["sessions"]);
+    assert_eq!((empty.code, empty.out.as_str()), (0, ""));
+    assert!(empty.err.contains("nothing has been saved yet"), "{empty:?}");
+    for question in ["one", "two", "three"] {
+        home.run([question]).answered("ok\n");
+    }
+    home.run(["sessions", "list", "-n", "0"]).answered("");
+    assert_eq!(home.run(["sessions", "-n", "2"]).out.lines().count(), 2);
+    for args in [&["sessions", "-n", "2", "--json"][..], &["sessions", "list", "-n", "2", "--json"]] {
+        let run = home.run(args);
+        let titles: Vec<Value> = run
+            .out
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).expect("JSON")["title"].clone())
+            .collect();
+        assert_eq!(titles, ["three", "two"], "{run:?}");
+    }
 }
 
 #[test]

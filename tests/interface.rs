@@ -181,3 +181,23 @@ fn two_windows_share_one_engine() {
     ask(&a, "What is the capital of Cuba?");
     a.wait_for_text("The capital of Cuba is Havana.");
 }
+
+#[test]
+fn a_model_that_is_not_there_is_refused_in_the_engines_words() {
+    let home = home();
+    let output = run(&home, &["-m", "nosuch", "hi"]);
+    let err = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(4), "{err}");
+    let lines: Vec<&str> = err.lines().collect();
+    assert_eq!(lines.len(), 2, "{err}");
+    assert_eq!(lines[0], "tui: there is no model \"nosuch\"");
+    assert!(lines[1].starts_with("hint: "), "{err}");
+    let output = run(&home, &["-m", "nosuch", "--json", "hi"]);
+    let object: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let error = &object["answers"][0]["error"];
+    assert_eq!(
+        (&error["kind"], &error["message"]),
+        (&"model".into(), &"there is no model \"nosuch\"".into())
+    );
+    assert!(error["hint"].as_str().is_some_and(|hint| !hint.is_empty()), "{error}");
+}

@@ -64,6 +64,35 @@ fn a_signal_from_outside_ends_it_in_order() {
 }
 
 #[test]
+fn without_a_place_to_save_nothing_is_promised() {
+    for is_saved in [true, false] {
+        let setup = Setup::new();
+        if !is_saved {
+            std::fs::remove_dir_all(setup.home.path("data")).expect("removed");
+            std::fs::write(setup.home.path("data"), "in the way").expect("written");
+        }
+        let mut pty = setup.start();
+        if !is_saved {
+            pty.wait_for_text("not saved");
+        }
+        pty.send("\r");
+        pty.wait_for_text("sending");
+        pty.kill(Signal::TERM);
+        assert_eq!(pty.wait_for_end(SOON), Err("Terminated".to_owned()));
+        assert_eq!(pty.received().text().contains("resume with"), is_saved);
+    }
+}
+
+#[test]
+fn a_backend_that_is_not_there_is_refused_before_the_screen_is_taken() {
+    let setup = Setup::new();
+    let mut pty = Program::new(TUI, &setup.home).args(["--on", "nowhere"]).start();
+    assert_eq!(pty.wait_for_end(SOON), Ok(2));
+    assert!(pty.received().text().contains("no backend `nowhere`; there is"), "{}", pty.received().text());
+    assert!(!pty.received().is_alternate());
+}
+
+#[test]
 fn a_kill_leaves_the_terminal_taken_which_the_check_sees() {
     let setup = Setup::new();
     let mut pty = setup.start();

@@ -106,7 +106,12 @@ impl Step<'_> {
         }
         let draft = self.draft();
         self.take_draft();
-        if !self.send(text, Input::New(line)) {
+        if self.send(text, Input::New(line)) {
+            // Only what was pasted would come back as something else.
+            let (draft, _) = draft;
+            let turn = self.model.turns.last().filter(|_| draft.text() != draft.expanded());
+            self.model.pending.sent = turn.map(|turn| (turn.id, draft));
+        } else {
             self.put_back(draft);
         }
     }

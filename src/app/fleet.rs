@@ -1,25 +1,34 @@
 //! What is known of backends and models: taking news in, and what the router and a request need of it.
 
 use super::effect::Effect;
-use super::model::{EngineView, Fleet, Prefs, Restart};
+use super::model::{EngineView, Fleet, Model, Prefs, Restart};
 use super::msg::EngineNews;
+use super::notice::one_line;
 use super::turn::Phase;
 use super::update::Step;
 use crate::chat::{GenErrorKind, ModelCard, ModelState, Sampling};
 use crate::router::{BackendFacts, Decision, Facts};
 use crate::text::{shown, shown_line};
 
-impl Fleet {
+impl Model {
     /// What the router wants to know.
-    pub(super) fn facts(&self, prefs: &Prefs) -> Facts {
-        let backends = self.backends.iter().map(|backend| BackendFacts {
+    #[must_use]
+    pub fn facts(&self) -> Facts {
+        let backends = self.fleet.backends.iter().map(|backend| BackendFacts {
             name: backend.name.clone(),
             default_model: backend.default_model.clone(),
             models: backend.models.iter().map(|card| card.id.clone()).collect(),
         });
-        Facts { pin: prefs.pin.clone(), configured: prefs.configured.clone(), backends: backends.collect() }
+        Facts {
+            pin: self.prefs.pin.clone(),
+            session: self.session.target.clone(),
+            configured: self.prefs.configured.clone(),
+            backends: backends.collect(),
+        }
     }
+}
 
+impl Fleet {
     /// What is known of a model.
     pub(super) fn card(&self, backend: &str, model: &str) -> Option<&ModelCard> {
         let backend = self.backends.iter().find(|b| b.name == backend)?;
@@ -53,7 +62,7 @@ impl Step<'_> {
                 backend.models = models;
                 backend.trouble = None;
             }
-            Err(why) => backend.trouble = Some(shown_line(&why, 200)),
+            Err(why) => backend.trouble = Some(shown_line(&one_line(&why), 400)),
         }
         self.refresh_models();
     }
@@ -98,15 +107,21 @@ impl Step<'_> {
         self.forget_residents();
         self.model.pending.residents.clone_from(&residents);
         self.engine_down(message, residents);
-        let next = if self.lost_a_turn() { "\nr retry" } else { "" };
+        // What the turn says is not said twice; the message names the engine and how it ended.
+        let is_in_turn = self.lost_a_turn();
         match self.model.pending.restart {
             Restart::Untried => {
-                self.bad(&format!("engine ended: {message}\nrestarted{next}"));
+                if is_in_turn {
+                    self.warn("engine restarted · r retry");
+                } else {
+                    self.warn(message);
+                }
                 self.restart_engine();
             }
             Restart::UnderWay | Restart::Tried => {
                 self.restart_over();
-                self.bad(&format!("engine ended again: {message}\nr starts it once more"));
+                let what = if is_in_turn { "engine ended again" } else { message };
+                self.bad(&format!("{what}\nr starts it once more"));
             }
         }
     }

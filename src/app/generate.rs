@@ -5,6 +5,7 @@
 
 use super::effect::{Effect, TimerId};
 use super::model::{QueueFlow, Restart};
+use super::notice::one_line;
 use super::turn::{Attempt, Lane, Phase, Prose, Turn};
 use super::update::Step;
 use super::{history, restore};
@@ -13,12 +14,24 @@ use crate::chat::{
     Channel, Finish, GenError, GenErrorKind, GenEvent, GenKey, GenRequest, LaneId, Metrics, TurnId,
 };
 use crate::command;
-use crate::router::{Decision, route};
+use crate::router::{self, BackendFacts, Decision, Facts, route};
 use crate::text::{EditBuffer, Shown, shown, shown_line};
 use std::time::Duration;
 
 /// Between two redraws of a receipt that counts while nothing streams.
-const TICK: Duration = Duration::from_millis(250);
+const TICK: Duration = Duration::from_millis(200);
+/// The same while it streams: text draws by itself, a stall has to be seen all the same.
+const STREAM_TICK: Duration = Duration::from_secs(1);
+
+/// Where a message is that could not go back into the composer.
+const TAKEN_BACK: &str = "taken back: ctrl+p brings the message back";
+
+/// Whether a message went back into the composer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Returned {
+    Yes,
+    No,
+}
 
 /// Whether a message is in the input history already.
 #[derive(Clone, Copy)]
@@ -31,13 +44,15 @@ pub(super) enum Input<'a> {
 impl Step<'_> {
     /// Asks. Returns whether it went out; if not, the reason was said and the text is still the caller's.
     pub(super) fn send(&mut self, text: &str, input: Input<'_>) -> bool {
-        let decision = match route(&self.model.fleet.facts(&self.model.prefs)) {
+        let facts = self.model.facts();
+        let decision = match route(&facts) {
             Ok(decision) => decision,
             Err(why) => {
-                self.bad(&why);
+                self.cannot_go(&facts, &why);
                 return false;
             }
         };
+        self.dismiss_info();
         let last = self.model.turns.iter().map(|turn| turn.id.0).max().unwrap_or(0);
         let id = TurnId(self.model.pending.last_turn.max(last) + 1);
         self.model.pending.last_turn = id.0;
@@ -63,41 +78,19 @@ impl Step<'_> {
         true
     }
 
-    /// The retry key: asks a stopped or failed question again, else starts an engine that is down.
-    pub(super) fn retry_key(&mut self) {
-        if self.ended_badly() { self.retry() } else { self.restart_engine() }
-    }
-
-    /// Asks the last question again; the answers so far stay as earlier attempts.
-    pub(super) fn retry(&mut self) {
-        let last = self.model.turns.last().and_then(|turn| Some((turn.id, turn.lanes.first()?)));
-        let Some((turn, lane)) = last else { return self.warn("nothing was asked yet") };
-        let attempt = lane.attempts.iter().map(|a| a.key.attempt).max().unwrap_or(0) + 1;
-        let key = GenKey { turn, lane: lane.id, attempt };
-        let decision = match route(&self.model.fleet.facts(&self.model.prefs)) {
-            Ok(decision) => decision,
-            Err(why) => return self.bad(&why),
-        };
-        if self.model.fleet.is_engine(&decision.backend) {
-            self.restart_engine();
+    /// Says why nothing can be sent. A backend whose models are not known is asked for them once more: one
+    /// that came up meanwhile takes the next attempt.
+    pub(super) fn cannot_go(&mut self, facts: &Facts, why: &str) {
+        let Ok(BackendFacts { name, models, .. }) = router::backend(facts) else { return self.bad(why) };
+        if !models.is_empty() {
+            return self.bad(why);
         }
-        let request = self.open_attempt(key, &decision);
-        self.start(key, decision.backend, request);
-    }
-
-    /// Whether one key asks again: the last answer was stopped or failed, or the engine is down.
-    pub(super) fn is_retryable(&self) -> bool {
-        if self.running().is_some() {
-            return false;
+        let known = self.model.fleet.backends.iter().find(|backend| backend.name == *name);
+        match known.and_then(|backend| backend.trouble.clone()) {
+            Some(trouble) => self.bad(&trouble),
+            None => self.bad(&format!("{name} has not named its models yet\nenter tries again")),
         }
-        self.ended_badly() || self.is_engine_down()
-    }
-
-    /// Whether the last answer was stopped or failed.
-    fn ended_badly(&self) -> bool {
-        let lanes = self.model.turns.last().into_iter().flat_map(|turn| &turn.lanes);
-        let mut current = lanes.filter_map(Lane::current);
-        current.any(|attempt| matches!(attempt.phase, Phase::Stopped | Phase::Interrupted(_)))
+        self.effect(Effect::ListModels { backend: name.clone() });
     }
 
     /// The attempt that is running.
@@ -112,19 +105,26 @@ impl Step<'_> {
     pub(super) fn cancel(&mut self) {
         let Some(key) = self.running() else { return };
         self.effect(Effect::Cancel(key));
-        let has_text = self.attempt(key).is_some_and(|attempt| attempt.has_text());
-        let tries =
-            self.model.turns.last().and_then(|turn| turn.lanes.first()).map_or(0, |l| l.attempts.len());
-        if has_text || tries > 1 {
+        if self.is_untouched(key) {
+            if self.drop_turn(key.turn) == Returned::No {
+                self.info(TAKEN_BACK);
+            }
+            self.pause_queue("taken back");
+        } else {
             let now = self.ctx.now;
             self.end_attempt(key, Phase::Stopped, now);
             if let Some(lane) = self.model.turns.last_mut().and_then(|turn| turn.lanes.first_mut()) {
                 lane.settle();
             }
             self.pause_queue("stopped");
-        } else {
-            self.drop_turn(key.turn);
         }
+    }
+
+    /// Whether this is a turn's only attempt and nothing has come of it.
+    fn is_untouched(&self, key: GenKey) -> bool {
+        let turn = self.model.turns.iter().rev().find(|turn| turn.id == key.turn);
+        let mut attempts = turn.into_iter().flat_map(|turn| &turn.lanes).flat_map(|lane| &lane.attempts);
+        matches!((attempts.next(), attempts.next()), (Some(only), None) if !only.has_text())
     }
 
     /// One step of a generation. Late ones (another key, or after the end) change nothing.
@@ -164,6 +164,12 @@ impl Step<'_> {
                 }
                 self.send_queued();
             }
+            GenEvent::Failed(error) if error.kind == GenErrorKind::ContextFull && self.is_untouched(key) => {
+                let returned = self.drop_turn(key.turn);
+                self.pause_queue("taken back");
+                let hint = if returned == Returned::No { TAKEN_BACK } else { "" };
+                self.bad(&format!("{}\n{hint}", error.message));
+            }
             GenEvent::Failed(error) => {
                 self.end_attempt(key, Phase::Interrupted(error), at);
                 self.pause_queue("interrupted");
@@ -185,12 +191,12 @@ impl Step<'_> {
         }
     }
 
-    /// Counts on while nothing streams; a stream redraws by itself.
+    /// Counts on while an attempt runs.
     pub(super) fn tick(&mut self) {
         let Some(key) = self.running() else { return };
-        if self.attempt(key).is_some_and(|attempt| !matches!(attempt.phase, Phase::Streaming(_))) {
-            self.effect(Effect::Timer { id: TimerId::Tick, after: TICK });
-        }
+        let is_streaming = self.attempt(key).is_some_and(|a| matches!(a.phase, Phase::Streaming(_)));
+        let after = if is_streaming { STREAM_TICK } else { TICK };
+        self.effect(Effect::Timer { id: TimerId::Tick, after });
     }
 
     /// Sends the message that waits longest, if the queue flows and nothing runs.
@@ -231,7 +237,7 @@ impl Step<'_> {
     }
 
     /// Adds an attempt to the last turn and gives what is to be generated.
-    fn open_attempt(&mut self, key: GenKey, decision: &Decision) -> GenRequest {
+    pub(super) fn open_attempt(&mut self, key: GenKey, decision: &Decision) -> GenRequest {
         let model = &mut *self.model;
         let card = model.fleet.card(&decision.backend, &decision.model);
         let quantisation = card.and_then(|card| card.quantisation.clone());
@@ -279,7 +285,7 @@ impl Step<'_> {
         request
     }
 
-    fn start(&mut self, key: GenKey, backend: String, request: GenRequest) {
+    pub(super) fn start(&mut self, key: GenKey, backend: String, request: GenRequest) {
         self.effect(Effect::Generate { key, backend, request: Box::new(request) });
         self.effect(Effect::Timer { id: TimerId::Tick, after: TICK });
         self.follow();
@@ -292,6 +298,7 @@ impl Step<'_> {
     }
 
     fn end_attempt(&mut self, key: GenKey, phase: Phase, at: Duration) {
+        self.model.pending.sent = None;
         let Some(attempt) = self.attempt(key) else { return };
         attempt.answer.finish();
         attempt.thinking.finish();
@@ -308,10 +315,12 @@ impl Step<'_> {
         self.store(StoreJob::CloseAttempt { session, key, outcome, metrics });
     }
 
-    /// Takes a turn back as if it had never been asked.
-    fn drop_turn(&mut self, id: TurnId) {
-        let Some(at) = self.model.turns.iter().position(|turn| turn.id == id) else { return };
+    /// Takes a turn back as if it had never been asked. Its text goes into the composer where that is free,
+    /// as it was sent or, when that is not known, with a long text folded.
+    fn drop_turn(&mut self, id: TurnId) -> Returned {
+        let Some(at) = self.model.turns.iter().position(|turn| turn.id == id) else { return Returned::No };
         let turn = self.model.turns.remove(at);
+        let sent = self.model.pending.sent.take().filter(|(sent, _)| *sent == id);
         let session = self.model.session.id.clone();
         self.store(StoreJob::DropTurn { session, turn: id });
         if self.model.turns.is_empty() {
@@ -322,14 +331,20 @@ impl Step<'_> {
         self.follow();
         let composer = &mut self.model.composer;
         let is_free = composer.recalled.as_ref().is_none_or(|(_, draft)| draft.is_empty());
-        if composer.buffer.is_empty() && is_free {
-            composer.recalled = None;
-            composer.completion = None;
-            composer.buffer = EditBuffer::from_text(&command::protect(&turn.user));
-        } else {
-            self.info("taken back: ctrl+p brings the message back");
+        if !composer.buffer.is_empty() || !is_free {
+            return Returned::No;
         }
-        self.pause_queue("taken back");
+        composer.recalled = None;
+        composer.completion = None;
+        composer.buffer = match (sent, EditBuffer::folded(&turn.user)) {
+            (Some((_, draft)), _) => draft,
+            // Typed, so that a slash at its beginning would mean a command.
+            (None, folded) if folded.text() == turn.user => {
+                EditBuffer::from_text(&command::protect(&turn.user))
+            }
+            (None, folded) => folded,
+        };
+        Returned::Yes
     }
 
     /// A turn did not end well: the queue waits for the person.
@@ -355,10 +370,6 @@ impl Attempt {
             Channel::Thinking => self.thinking.push(text),
         }
     }
-}
-
-fn one_line(text: &str) -> String {
-    text.lines().map(str::trim).collect::<Vec<_>>().join(" · ")
 }
 
 /// Milliseconds from one moment to a later one.

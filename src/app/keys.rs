@@ -186,7 +186,8 @@ impl Step<'_> {
         let pasted = self.model.composer.buffer.paste(raw);
         self.model.composer.completion = None;
         if pasted.dropped > 0 {
-            self.warn(&format!("hidden characters left out of the paste: {}", pasted.dropped));
+            let s = if pasted.dropped == 1 { "" } else { "s" };
+            self.warn(&format!("{} control character{s} removed from the paste", pasted.dropped));
         }
     }
 

@@ -1,7 +1,7 @@
 //! All state of the interface, in groups. No behaviour, no channels, handles, clocks or colours.
 
 use super::turn::Turn;
-use crate::chat::{GenKey, ModelCard, Sampling, SessionId};
+use crate::chat::{GenKey, ModelCard, Sampling, SessionId, TurnId};
 use crate::keymap::Chord;
 use crate::router::Target;
 use crate::text::{EditBuffer, Shown};
@@ -39,7 +39,7 @@ pub struct Model {
 }
 
 /// What is half done: it waits for a key, a moment or an answer.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Pending {
     /// The leader key was pressed: the next key completes the pair.
     pub leader: Option<Chord>,
@@ -53,6 +53,8 @@ pub struct Pending {
     pub residents: Vec<String>,
     /// The running attempt that quitting would end, after this was said once.
     pub asked_to_quit: Option<GenKey>,
+    /// The draft of the running turn where it had chips: it returns when the turn is taken back.
+    pub sent: Option<(TurnId, EditBuffer)>,
     /// The highest number of a turn in this session, dropped ones included: numbers are not used twice.
     pub last_turn: u32,
 }
@@ -94,6 +96,8 @@ pub struct Session {
     pub saving: Saving,
     /// Whether the store knows it yet (it is written with its first turn).
     pub is_opened: bool,
+    /// Where it went when it was left; empty in a new one.
+    pub target: Target,
 }
 
 /// Whether the session is on disk.
@@ -101,10 +105,20 @@ pub struct Session {
 pub enum Saving {
     /// Every turn.
     On,
-    /// By the person's wish, or because there is nowhere to write; said once.
+    /// Not at all, by the person's wish.
     Off,
+    /// Not at all: the store can't be opened (why, one line); said once.
+    Impossible(Shown),
     /// The disk refuses (one line); what was said is kept in memory and tried again.
     Failing(Shown),
+}
+
+impl Saving {
+    /// Whether nothing is given to the store.
+    #[must_use]
+    pub const fn is_off(&self) -> bool {
+        matches!(self, Self::Off | Self::Impossible(_))
+    }
 }
 
 /// The input field and its memory.

@@ -57,6 +57,11 @@ pub enum Msg {
         /// What the system said.
         message: String,
     },
+    /// The store can't be opened (one or two lines): nothing is saved.
+    StoreUnavailable {
+        /// Why, and what to do.
+        message: String,
+    },
     /// The store works again.
     StoreRecovered,
     /// Something was copied, or could not be.

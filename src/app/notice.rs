@@ -31,14 +31,19 @@ impl Step<'_> {
     }
 
     pub(super) fn say(&mut self, text: &str, level: Level, until: Option<Duration>) {
-        let line =
-            text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" · ");
-        self.model.notice = Some(Notice { text: shown_line(&line, CELLS), level, until });
+        self.model.notice = Some(Notice { text: shown_line(&one_line(text), CELLS), level, until });
     }
 
     /// A key was pressed: what had to be seen was seen.
     pub(super) fn dismiss_notice(&mut self) {
         if self.model.notice.as_ref().is_some_and(|notice| notice.level != Level::Info) {
+            self.model.notice = None;
+        }
+    }
+
+    /// A turn begins: good news of before is old.
+    pub(super) fn dismiss_info(&mut self) {
+        if self.model.notice.as_ref().is_some_and(|notice| notice.level == Level::Info) {
             self.model.notice = None;
         }
     }
@@ -66,7 +71,7 @@ impl Step<'_> {
 
     /// The disk refuses. Said once; the store tries again by itself.
     pub(super) fn store_failed(&mut self, message: &str) {
-        if self.model.session.saving == Saving::Off {
+        if self.model.session.saving.is_off() {
             return;
         }
         let is_news = self.model.session.saving == Saving::On;
@@ -74,6 +79,13 @@ impl Step<'_> {
         if is_news {
             self.bad(&format!("not saved: {message}; kept in memory and tried again"));
         }
+    }
+
+    /// There is no store: nothing is saved from now on.
+    pub(super) fn store_unavailable(&mut self, message: &str) {
+        let reason = one_line(message);
+        self.model.session.saving = Saving::Impossible(shown_line(&reason, CELLS));
+        self.bad(&format!("not saved: {reason}"));
     }
 
     /// The disk takes things again.
@@ -98,4 +110,9 @@ impl Step<'_> {
             Err(error) => self.bad(&error),
         }
     }
+}
+
+/// Several lines as one.
+pub(super) fn one_line(text: &str) -> String {
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" · ")
 }

@@ -4,15 +4,25 @@ use super::model::{Saving, Session};
 use super::turn::{Attempt, Lane, Phase, Prose, Turn};
 use crate::chat::record::{AttemptRecord, Outcome, SessionRecord, TurnRecord};
 use crate::chat::{Finish, GenError, GenErrorKind, GenKey, LaneId, Metrics, TurnId};
-use crate::router::Decision;
+use crate::router::{Decision, Target};
 use crate::text::{shown, shown_line};
 use std::time::Duration;
 
 /// Cells of a title.
 pub(super) const TITLE_CELLS: usize = 60;
 
-/// The session of a record.
-pub(super) fn session(record: &SessionRecord, saving: Saving) -> Session {
+/// Where the last attempt of these turns went.
+#[must_use]
+pub fn target(turns: &[TurnRecord]) -> Target {
+    let last = turns.iter().rev().flat_map(|turn| turn.attempts.iter().rev()).next();
+    last.map_or_else(Target::default, |attempt| Target {
+        backend: Some(attempt.backend.clone()),
+        model: Some(attempt.model.clone()),
+    })
+}
+
+/// The session of a record and its turns.
+pub(super) fn session(record: &SessionRecord, turns: &[TurnRecord], saving: Saving) -> Session {
     Session {
         id: record.id.clone(),
         title: shown_line(&record.title, TITLE_CELLS),
@@ -20,6 +30,7 @@ pub(super) fn session(record: &SessionRecord, saving: Saving) -> Session {
         prompt_name: None,
         saving,
         is_opened: true,
+        target: target(turns),
     }
 }
 

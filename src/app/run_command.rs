@@ -155,7 +155,7 @@ impl Step<'_> {
 
     fn pin(&mut self, target: Target) -> bool {
         let before = std::mem::replace(&mut self.model.prefs.pin, target);
-        let decision = match route(&self.model.fleet.facts(&self.model.prefs)) {
+        let decision = match route(&self.model.facts()) {
             Ok(decision) => decision,
             Err(why) => {
                 self.model.prefs.pin = before;
@@ -242,7 +242,7 @@ impl Step<'_> {
 
     fn status(&mut self) {
         let model = &*self.model;
-        let target = match route(&model.fleet.facts(&model.prefs)) {
+        let target = match route(&model.facts()) {
             Ok(decision) => format!("{} · {}", decision.backend, decision.model),
             Err(why) => why,
         };
@@ -258,9 +258,10 @@ impl Step<'_> {
         });
         let context = last.next_back().map_or_else(String::new, |n| format!(" · context {n} tokens"));
         let saving = match &model.session.saving {
-            Saving::On => "saved",
-            Saving::Off => "not saved",
-            Saving::Failing(_) => "not saved: the disk refuses",
+            Saving::On => "saved".to_owned(),
+            Saving::Off => "not saved".to_owned(),
+            Saving::Impossible(why) => format!("not saved: {}", &**why),
+            Saving::Failing(why) => format!("not saved: {}; tried again", &**why),
         };
         let turns = model.turns.len();
         let s = if turns == 1 { "" } else { "s" };

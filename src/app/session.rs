@@ -5,6 +5,7 @@ use super::restore;
 use super::update::Step;
 use crate::chat::SessionId;
 use crate::chat::record::{SessionRecord, TurnRecord};
+use crate::router::Target;
 use crate::text::Shown;
 
 impl Step<'_> {
@@ -13,7 +14,13 @@ impl Step<'_> {
         let said = self.left_behind();
         let id = self.next_session_id();
         let session = &mut self.model.session;
-        *session = Session { id, title: Shown::default(), is_opened: false, ..session.clone() };
+        *session = Session {
+            id,
+            title: Shown::default(),
+            is_opened: false,
+            target: Target::default(),
+            ..session.clone()
+        };
         self.model.turns.clear();
         self.reset();
         self.info(&format!("new session{said}"));
@@ -30,7 +37,7 @@ impl Step<'_> {
         }
         let said = self.left_behind();
         let saving = self.model.session.saving.clone();
-        self.model.session = restore::session(&record, saving);
+        self.model.session = restore::session(&record, &turns, saving);
         self.model.turns = restore::turns(turns);
         self.reset();
         let title = self.model.session.title.clone();

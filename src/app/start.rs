@@ -4,6 +4,7 @@ use super::model::{BackendView, Composer, Fleet, Model, Pending, Prefs, Saving, 
 use super::restore;
 use crate::chat::SessionId;
 use crate::chat::record::{SessionRecord, TurnRecord};
+use crate::router::Target;
 use crate::text::Shown;
 use std::time::Duration;
 
@@ -35,7 +36,7 @@ impl Model {
     #[must_use]
     pub fn new(args: NewModel) -> Self {
         let (session, turns) = match args.restored {
-            Some((record, turns)) => (restore::session(&record, args.saving), restore::turns(turns)),
+            Some((record, turns)) => (restore::session(&record, &turns, args.saving), restore::turns(turns)),
             None => (
                 Session {
                     id: args.session,
@@ -44,6 +45,7 @@ impl Model {
                     prompt_name: args.prompt_name,
                     saving: args.saving,
                     is_opened: false,
+                    target: Target::default(),
                 },
                 Vec::new(),
             ),

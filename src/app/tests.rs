@@ -231,6 +231,11 @@ fn open_turn(turn: u32, user: &str, ms: i64) -> Effect {
 }
 
 fn open_attempt(key: GenKey) -> Effect {
+    open_attempt_by(key, "default", "default")
+}
+
+/// As [`open_attempt`], decided by this rule for this reason.
+fn open_attempt_by(key: GenKey, rule: &str, reason: &str) -> Effect {
     Effect::Store(StoreJob::OpenAttempt {
         session: session(),
         attempt: Box::new(AttemptRecord {
@@ -238,8 +243,8 @@ fn open_attempt(key: GenKey) -> Effect {
             backend: "local".to_owned(),
             model: "tiny".to_owned(),
             quantisation: Some("q4_k_m".to_owned()),
-            rule: "default".to_owned(),
-            reason: "default".to_owned(),
+            rule: rule.to_owned(),
+            reason: reason.to_owned(),
             answer: String::new(),
             thinking: String::new(),
             outcome: Outcome::Open,
@@ -278,7 +283,7 @@ fn asked(turn: u32, text: &str, messages: Vec<Message>, ms: i64) -> Vec<Effect> 
         open_attempt(key(turn, 1)),
         remember(text, ms),
         generate(key(turn, 1), messages),
-        timer(TimerId::Tick, 250),
+        timer(TimerId::Tick, 200),
     ]
 }
 

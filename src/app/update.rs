@@ -1,7 +1,6 @@
 //! Takes each message to the part of the app that handles it. No logic of its own.
 
 use super::{Ctx, Effect, Model, Msg, TimerId};
-use crate::app::model::Saving;
 use crate::chat::record::StoreJob;
 
 /// Takes one message in and says what is to be done. Deterministic; never fails.
@@ -18,6 +17,7 @@ pub fn update(model: &mut Model, msg: Msg, ctx: &Ctx<'_>) -> Vec<Effect> {
         Msg::Engine(news) => step.engine(news),
         Msg::Models { backend, result } => step.models(&backend, result),
         Msg::StoreFailed { message } => step.store_failed(&message),
+        Msg::StoreUnavailable { message } => step.store_unavailable(&message),
         Msg::StoreRecovered => step.store_recovered(),
         Msg::Copied { what, outcome } => step.copied(&what, &outcome),
         Msg::ThemeLoaded { name, result } => step.theme_loaded(name, result),
@@ -49,7 +49,7 @@ impl Step<'_> {
 
     /// Gives the store something, unless nothing is saved.
     pub(super) fn store(&mut self, job: StoreJob) {
-        if self.model.session.saving != Saving::Off {
+        if !self.model.session.saving.is_off() {
             self.effects.push(Effect::Store(job));
         }
     }

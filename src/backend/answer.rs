@@ -111,7 +111,7 @@ impl Answer {
             Err(error) => return Err(self.blame(error, began_ms).await),
         };
         self.queue.push_back(GenEvent::Accepted);
-        let decoder = Decoder::new(self.http.backend(), &request);
+        let decoder = Decoder::new(self.http.backend(), self.http.origin(), &request);
         match BodyKind::of(&response) {
             BodyKind::Events => {
                 Ok(Stage::Body(Box::new(Body { response, sse: SseDecoder::default(), decoder, began_ms })))

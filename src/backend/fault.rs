@@ -13,10 +13,19 @@ const MASK: &str = "***";
 const KEY_PREFIXES: [&str; 9] =
     ["sk-", "hf_", "ghp_", "gho_", "github_pat_", "xoxb-", "xoxp-", "eyJ", "AKIA"];
 
+/// Whose words an error is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// Our engine: it names the cause, and the next step on a second line.
+    Engine,
+    /// Another server: what it says is quoted on one line, and the next step is ours.
+    Foreign,
+}
+
 /// What an error body says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct ErrorBody {
-    /// For people; cleaned.
+    /// For people; cleaned, line by line.
     pub(super) message: String,
     /// `type` or a textual `code`.
     pub(super) kind: String,
@@ -38,14 +47,14 @@ impl ErrorBody {
                 let number = |name: &str| error.get(name).and_then(Value::as_u64);
                 let message = text("message").or_else(|| text("error")).or_else(|| text("detail"));
                 Some(Self {
-                    message: clean(message.unwrap_or_default()),
+                    message: clean_lines(message.unwrap_or_default()),
                     kind: text("type").or_else(|| text("code")).unwrap_or_default().to_owned(),
                     status: number("code").and_then(|code| u16::try_from(code).ok()),
                     prompt_tokens: number("n_prompt_tokens"),
                     context: number("n_ctx"),
                 })
             }
-            Value::String(message) => Some(Self { message: clean(message), ..Self::default() }),
+            Value::String(message) => Some(Self { message: clean_lines(message), ..Self::default() }),
             other => Some(Self { message: clean(&other.to_string()), ..Self::default() }),
         }
     }
@@ -55,8 +64,10 @@ impl ErrorBody {
     pub(super) fn from_bytes(body: &[u8]) -> Self {
         if let Ok(value) = serde_json::from_slice::<Value>(body) {
             let plain = ["message", "detail"].iter().find_map(|name| value.get(name)?.as_str());
-            return Self::from_json(&value)
-                .unwrap_or_else(|| Self { message: clean(plain.unwrap_or_default()), ..Self::default() });
+            return Self::from_json(&value).unwrap_or_else(|| Self {
+                message: clean_lines(plain.unwrap_or_default()),
+                ..Self::default()
+            });
         }
         let text = String::from_utf8_lossy(body);
         let message = if is_web_page(&text) {
@@ -69,6 +80,57 @@ impl ErrorBody {
         };
         Self { message, ..Self::default() }
     }
+}
+
+impl ErrorBody {
+    /// What it says on one line, or what stands for nothing.
+    fn says(&self, nothing: &str) -> String {
+        if self.message.is_empty() { nothing.to_owned() } else { one_line(&self.message) }
+    }
+}
+
+/// Lines as one: the first one is taken for a heading, the others for a list, unless punctuation says how
+/// they belong together.
+fn one_line(lines: &str) -> String {
+    let mut all = lines.lines();
+    let mut line = all.next().unwrap_or_default().to_owned();
+    for (at, next) in all.enumerate() {
+        line.push_str(match (line.ends_with([':', ';', ',', '.', '!', '?']), at) {
+            (true, _) => " ",
+            (false, 0) => ": ",
+            (false, _) => "; ",
+        });
+        line.push_str(next);
+    }
+    line
+}
+
+/// Words of our engine: the cause, and on a second line the next step where they have one.
+pub(super) fn engine_words(text: &str) -> String {
+    let clean = clean_lines(text);
+    match clean.split_once('\n') {
+        Some((cause, next)) => format!("{cause}\n{}", next.replace('\n', " ")),
+        None => clean,
+    }
+}
+
+/// Foreign text for a message, on one line, where it may have several.
+pub(super) fn foreign_words(text: &str) -> String {
+    one_line(&clean_lines(text))
+}
+
+/// [`clean`] of every line that is not empty; at most 300 characters together.
+fn clean_lines(text: &str) -> String {
+    let start: String = text.chars().take(4 * MAX_FOREIGN).collect();
+    let lines: Vec<String> = start.lines().map(clean).filter(|line| !line.is_empty()).collect();
+    cut(lines.join("\n"))
+}
+
+fn cut(text: String) -> String {
+    if text.chars().count() <= MAX_FOREIGN {
+        return text;
+    }
+    text.chars().take(MAX_FOREIGN - 1).chain(['…']).collect()
 }
 
 fn is_web_page(text: &str) -> bool {
@@ -95,11 +157,7 @@ pub(super) fn clean(text: &str) -> String {
         words.push(if after_bearer { MASK.to_owned() } else { masked(word) });
         after_bearer = word.trim_end_matches(':').eq_ignore_ascii_case("bearer");
     }
-    let line = words.join(" ");
-    if line.chars().count() <= MAX_FOREIGN {
-        return line;
-    }
-    line.chars().take(MAX_FOREIGN - 1).chain(['…']).collect()
+    cut(words.join(" "))
 }
 
 /// A word with everything in it that looks like a key masked.
@@ -134,7 +192,7 @@ fn kind_of(status: u16, body: &ErrorBody) -> GenErrorKind {
     match body.kind.as_str() {
         "exceed_context_size_error" | "context_length_exceeded" => return GenErrorKind::ContextFull,
         "out_of_memory_error" => return GenErrorKind::OutOfMemory,
-        "model_error" | "model_not_found" => return GenErrorKind::Model,
+        "model_error" | "model_not_found" | "model_not_found_error" => return GenErrorKind::Model,
         "authentication_error" | "permission_error" | "invalid_api_key" => return GenErrorKind::Auth,
         _ => {}
     }
@@ -148,9 +206,18 @@ fn kind_of(status: u16, body: &ErrorBody) -> GenErrorKind {
 }
 
 /// The error for a request that `backend` refused with this status and body.
-pub(super) fn refusal(backend: &str, model: Option<&str>, status: u16, body: &ErrorBody) -> GenError {
+pub(super) fn refusal(
+    backend: &str,
+    model: Option<&str>,
+    status: u16,
+    body: &ErrorBody,
+    origin: Origin,
+) -> GenError {
     let kind = kind_of(status, body);
-    let says = if body.message.is_empty() { "no reason given".to_owned() } else { body.message.clone() };
+    if origin == Origin::Engine && !body.message.is_empty() {
+        return GenError::new(kind, engine_words(&body.message));
+    }
+    let says = body.says("no reason given");
     let model = model.unwrap_or("the model");
     let message = match kind {
         GenErrorKind::Auth => {
@@ -187,21 +254,21 @@ pub(super) fn refusal(backend: &str, model: Option<&str>, status: u16, body: &Er
 }
 
 /// The error for an error event in the middle of an answer.
-pub(super) fn broken_off(backend: &str, model: &str, body: &ErrorBody) -> GenError {
+pub(super) fn broken_off(backend: &str, model: &str, body: &ErrorBody, origin: Origin) -> GenError {
     let status = body.status.unwrap_or_default();
     match kind_of(status, body) {
-        GenErrorKind::Refused => {
-            let says = if body.message.is_empty() { "no reason given" } else { &body.message };
+        GenErrorKind::Refused if origin == Origin::Foreign || body.message.is_empty() => {
+            let says = body.says("no reason given");
             let message = format!("{backend} stopped {model}: {says}\nthe text so far is kept; try again");
             GenError::new(GenErrorKind::Refused, message)
         }
-        _ => refusal(backend, Some(model), status, body),
+        _ => refusal(backend, Some(model), status, body, origin),
     }
 }
 
 /// The error for an answer that isn't what this program speaks.
 pub(super) fn not_a_chat(backend: &str, place: &str, body: &ErrorBody) -> GenError {
-    let says = if body.message.is_empty() { "nothing" } else { &body.message };
+    let says = body.says("nothing");
     GenError::new(
         GenErrorKind::Protocol,
         format!("{place} is not a chat server: it answered with {says}\ncheck `url` of backend {backend}"),
@@ -214,7 +281,8 @@ mod tests {
     use pretty_assertions::assert_eq;
 
     fn refuse(status: u16, body: &str) -> (GenErrorKind, String) {
-        let error = refusal("mac", Some("large"), status, &ErrorBody::from_bytes(body.as_bytes()));
+        let error =
+            refusal("mac", Some("large"), status, &ErrorBody::from_bytes(body.as_bytes()), Origin::Foreign);
         (error.kind, error.message)
     }
 
@@ -308,10 +376,49 @@ mod tests {
     }
 
     #[test]
+    fn the_engine_says_it_in_its_own_two_lines() {
+        let says = "there is no model \"x\"\ndid you mean  y?";
+        let body =
+            serde_json::json!({"error": {"code": 404, "type": "model_not_found_error", "message": says}});
+        let body = ErrorBody::from_json(&body).expect("an error");
+        let own = refusal("local", Some("x"), 404, &body, Origin::Engine);
+        let expected = "there is no model \"x\"\ndid you mean y?";
+        assert_eq!((own.kind, own.message.as_str()), (GenErrorKind::Model, expected));
+        let middle = broken_off("local", "x", &body, Origin::Engine);
+        assert_eq!(middle.message, expected);
+
+        let one_line = ErrorBody { message: "no room. Retry".to_owned(), ..ErrorBody::default() };
+        assert_eq!(broken_off("local", "x", &one_line, Origin::Engine).message, "no room. Retry");
+        assert_eq!(refusal("local", None, 503, &one_line, Origin::Engine).message, "no room. Retry");
+        let nothing = refusal("local", None, 503, &ErrorBody::default(), Origin::Engine);
+        assert_eq!(nothing.message.lines().next(), Some("local is not ready (503): no reason given"));
+
+        let foreign = refusal("mac", Some("x"), 404, &body, Origin::Foreign);
+        assert_eq!(
+            foreign.message,
+            "mac can't use x: there is no model \"x\": did you mean y?\nchoose another model"
+        );
+    }
+
+    #[test]
+    fn lines_of_others_become_one() {
+        for (text, line) in [
+            ("one\n\n  two\nthree", "one: two; three"),
+            ("Error:\ntwo.\nthree", "Error: two. three"),
+            ("alone\n", "alone"),
+            ("", ""),
+        ] {
+            assert_eq!(foreign_words(text), line);
+        }
+        assert_eq!(engine_words("a\nb\nc"), "a\nb c");
+        assert_eq!(foreign_words(&"word\n".repeat(100_000)).lines().count(), 1);
+    }
+
+    #[test]
     fn errors_in_the_middle() {
         let body = ErrorBody::from_json(&serde_json::json!({"error": "CUDA error"})).expect("an error");
         assert_eq!(
-            broken_off("mac", "large", &body).message.lines().next(),
+            broken_off("mac", "large", &body, Origin::Foreign).message.lines().next(),
             Some("mac stopped large: CUDA error")
         );
         assert_eq!(ErrorBody::from_json(&serde_json::json!({"error": null})), None);

@@ -4,7 +4,7 @@
 mod address;
 mod trouble;
 
-use super::fault::{self, ErrorBody};
+use super::fault::{self, ErrorBody, Origin};
 use super::openai::Additions;
 use crate::chat::{GenError, GenErrorKind};
 use address::Address;
@@ -68,6 +68,8 @@ enum Family {
     Unknown = 0,
     LlamaServer = 1,
     Other = 2,
+    /// Our engine, here or elsewhere.
+    Engine = 3,
 }
 
 /// What every client has in common.
@@ -129,7 +131,7 @@ impl Http {
             next_step: "try again: it is started by itself".to_owned(),
             client,
             key: Key::None,
-            family: AtomicU8::new(Family::LlamaServer as u8),
+            family: AtomicU8::new(Family::Engine as u8),
         })
     }
 
@@ -149,6 +151,15 @@ impl Http {
             Additions::None
         } else {
             Additions::LlamaServer
+        }
+    }
+
+    /// Whose words its errors are.
+    pub(super) fn origin(&self) -> Origin {
+        if self.family.load(Ordering::Relaxed) == Family::Engine as u8 {
+            Origin::Engine
+        } else {
+            Origin::Foreign
         }
     }
 
@@ -210,7 +221,8 @@ impl Http {
                 Err(_) => Vec::new(),
             };
             let body = ErrorBody::from_bytes(&body);
-            return Err(refused(fault::refusal(&self.backend, model, status.as_u16(), &body)));
+            let error = fault::refusal(&self.backend, model, status.as_u16(), &body, self.origin());
+            return Err(refused(error));
         }
         if let Some(coding) = response.headers().get(CONTENT_ENCODING).filter(|c| *c != "identity") {
             let coding = fault::clean(&String::from_utf8_lossy(coding.as_bytes()));
@@ -279,7 +291,8 @@ impl Http {
         let header =
             response.headers().get(SERVER).map(|s| String::from_utf8_lossy(s.as_bytes()).to_lowercase());
         let family = match header {
-            Some(server) if server.contains("llama.cpp") || server.contains("duet") => Family::LlamaServer,
+            Some(server) if server.starts_with("duet/") => Family::Engine,
+            Some(server) if server.contains("llama.cpp") => Family::LlamaServer,
             Some(_) => Family::Other,
             None => return,
         };

@@ -3,7 +3,7 @@
 use super::LoadReason;
 use super::catalogue::{Entry, entries};
 use super::engine::{Engine, absolute_model, wall_ms};
-use super::fault::{self, ErrorBody};
+use super::fault::{self, ErrorBody, Origin};
 use super::http::{Http, HttpError, QUICK, Reach};
 use crate::chat::{GenError, GenErrorKind, ModelState};
 use serde_json::{Value, json};
@@ -91,7 +91,11 @@ async fn load_and_wait(http: &Http, model: &str, why: LoadReason) -> Result<(), 
         let all = list(http).await?;
         match all.iter().find(|entry| names(entry, &id)).map(|entry| &entry.card.state) {
             Some(ModelState::Loaded) => return Ok(()),
-            Some(ModelState::Failed { reason }) => return Err(failed(&fault::clean(reason))),
+            Some(ModelState::Failed { reason }) if http.origin() == Origin::Engine => {
+                let error = GenError::new(GenErrorKind::Model, fault::engine_words(reason));
+                return Err(HttpError { error, reach: Reach::Answered { status: 200 } });
+            }
+            Some(ModelState::Failed { reason }) => return Err(failed(&fault::foreign_words(reason))),
             Some(ModelState::Loading { .. }) => missing_since = Instant::now(),
             Some(ModelState::Unloaded | ModelState::Unknown) | None => {
                 if missing_since.elapsed() > APPEAR {

@@ -3,7 +3,7 @@
 //! An answer is complete only when a finish reason was seen; `[DONE]` and the end of the stream prove
 //! nothing. What is malformed is skipped and counted, three times in a row end the answer.
 
-use super::fault::{self, ErrorBody};
+use super::fault::{self, ErrorBody, Origin};
 use super::think::{Ending, ThinkFilter};
 use crate::chat::{Channel, Finish, GenError, GenErrorKind, GenEvent, GenRequest, ServerTimings, Usage};
 use serde_json::{Map, Value, json};
@@ -69,6 +69,7 @@ pub(super) enum StreamEnd {
 #[derive(Debug)]
 pub(super) struct Decoder {
     backend: String,
+    origin: Origin,
     model: String,
     think: ThinkFilter,
     finish: Option<Finish>,
@@ -90,9 +91,10 @@ struct Malformed;
 
 impl Decoder {
     /// A decoder for one answer to this request.
-    pub(super) fn new(backend: &str, request: &GenRequest) -> Self {
+    pub(super) fn new(backend: &str, origin: Origin, request: &GenRequest) -> Self {
         Self {
             backend: backend.to_owned(),
+            origin,
             model: request.model.clone(),
             think: ThinkFilter::default(),
             finish: None,
@@ -201,7 +203,7 @@ impl Decoder {
     }
 
     fn fail_with(&mut self, body: &ErrorBody, out: &mut Vec<GenEvent>) {
-        self.fail(fault::broken_off(&self.backend, &self.model, body), out);
+        self.fail(fault::broken_off(&self.backend, &self.model, body, self.origin), out);
     }
 
     fn chunk(&mut self, value: &Value, out: &mut Vec<GenEvent>) -> Result<(), Malformed> {
@@ -287,8 +289,9 @@ impl Decoder {
         match reason {
             "" => {}
             "abort" | "error" => {
+                // Nobody's words: what it means is ours to say.
                 let body = ErrorBody { message: format!("finish reason `{reason}`"), ..ErrorBody::default() };
-                self.fail_with(&body, out);
+                self.fail(fault::broken_off(&self.backend, &self.model, &body, Origin::Foreign), out);
             }
             _ if self.is_over => {}
             _ => {

@@ -4,7 +4,9 @@
 use super::engine::EngineCommand;
 use crate::chat::Sampling;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::fmt::Display;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -45,9 +47,12 @@ pub(super) enum Command {
         command: EngineCommand,
     },
     /// Saved conversations
+    #[command(args_conflicts_with_subcommands = true)]
     Sessions {
         #[command(subcommand)]
         command: Option<SessionsCommand>,
+        #[command(flatten)]
+        list: ListArgs,
     },
     /// The configuration file
     Config {
@@ -59,16 +64,23 @@ pub(super) enum Command {
 #[derive(Debug, Subcommand)]
 pub(super) enum SessionsCommand {
     /// List them, the one used last first
-    List {
-        /// How many at most
-        #[arg(short = 'n', long, value_name = "N", default_value_t = 50)]
-        limit: usize,
-    },
+    List(ListArgs),
     /// Print one
     Show {
         /// Its id, the beginning of its id, or its title
         id: String,
     },
+}
+
+/// How saved conversations are listed.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct ListArgs {
+    /// How many at most
+    #[arg(short = 'n', long, value_name = "N", default_value = "50", value_parser = whole::<usize>, allow_negative_numbers = true)]
+    pub(super) limit: usize,
+    /// Print one JSON object a line
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 #[derive(Clone, Copy, Debug, Subcommand)]
@@ -159,7 +171,7 @@ pub(super) struct SamplingArgs {
     #[arg(long, value_name = "0..5", value_parser = |s: &str| within(s, 0.0, 5.0), allow_negative_numbers = true)]
     temp: Option<f32>,
     /// Keep this many of the likeliest tokens; 0 keeps all
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..), allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = |s: &str| whole_from(s, &0_i32), allow_negative_numbers = true)]
     top_k: Option<i32>,
     /// Keep the likeliest tokens up to this much probability
     #[arg(long, value_name = "0..1", value_parser = |s: &str| within(s, 0.0, 1.0), allow_negative_numbers = true)]
@@ -177,10 +189,10 @@ pub(super) struct SamplingArgs {
     #[arg(long, value_name = "-2..2", value_parser = |s: &str| within(s, -2.0, 2.0), allow_negative_numbers = true)]
     frequency_penalty: Option<f32>,
     /// Seed of the random numbers
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = whole::<u32>, allow_negative_numbers = true)]
     seed: Option<u32>,
     /// Longest answer, in tokens
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = |s: &str| whole_from(s, &1_u32), allow_negative_numbers = true)]
     pub(super) max_tokens: Option<u32>,
 }
 
@@ -237,18 +249,36 @@ pub(super) enum Color {
     Never,
 }
 
+// What these say follows the name of the flag: `--seed needs a whole number, not "x"`.
+
 fn within(text: &str, low: f32, high: f32) -> Result<f32, String> {
     match text.parse::<f32>() {
         Ok(value) if (low..=high).contains(&value) => Ok(value),
-        Ok(_) => Err(format!("must be between {low} and {high}")),
-        Err(_) => Err("not a number".to_owned()),
+        _ => Err(format!("needs a number between {low} and {high}, not \"{text}\"")),
+    }
+}
+
+fn whole<N: FromStr>(text: &str) -> Result<N, String> {
+    text.parse().map_err(|_| {
+        // Of digits alone, so it is too large or below zero.
+        let is_number = text.parse::<i128>().is_ok();
+        let what = if is_number { "a smaller whole number, 0 or above" } else { "a whole number" };
+        format!("needs {what}, not \"{text}\"")
+    })
+}
+
+fn whole_from<N: FromStr + PartialOrd + Display>(text: &str, low: &N) -> Result<N, String> {
+    match text.parse::<N>() {
+        Ok(value) if value >= *low => Ok(value),
+        Ok(_) => Err(format!("needs a whole number, {low} or above, not \"{text}\"")),
+        Err(_) => whole::<N>(text),
     }
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(value) if value > 0.0 && value <= 1e7 => Ok(value),
-        _ => Err("must be a number of seconds above 0".to_owned()),
+        _ => Err(format!("needs a number of seconds above 0, not \"{text}\"")),
     }
 }
 

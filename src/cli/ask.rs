@@ -7,12 +7,14 @@ use super::args::AskArgs;
 use super::out::note;
 use super::report::{self, Ending, Format, Place};
 use super::{input, sessions, target};
+use crate::app;
 use crate::backend::{Backends, GenStream};
 use crate::chat::record::{Outcome, TurnRecord};
 use crate::chat::{GenError, GenErrorKind, GenEvent, GenRequest, Message, Role, Sampling, SessionId, TurnId};
 use crate::config::Config;
 use crate::error::{AppError, Exit};
 use crate::paths::Paths;
+use crate::router::Target;
 use crate::store::{self, SavedSession};
 use futures_util::StreamExt;
 use futures_util::future::select_all;
@@ -47,10 +49,11 @@ pub(super) fn run(
         return Err(AppError::new(Exit::Usage, "--resume needs the id of a session here")
             .hint("`tui sessions list` shows them"));
     }
+    let backends = Backends::new(config, paths, config_file).map_err(target::bad_address)?;
+    target::pinned(args, &backends)?;
     let resumed = sessions::resumed(args, paths)?;
     let system = system(args, config, paths, resumed.as_ref())?;
     let user = input::question(args)?;
-    let backends = Backends::new(config, paths, config_file).map_err(target::bad_address)?;
 
     // The first Ctrl+C stops the turn; the second one ends the program whatever it is doing.
     let is_interrupted = Arc::new(AtomicBool::new(false));
@@ -76,6 +79,7 @@ pub(super) fn run(
         system,
         user,
         schema,
+        before: app::last_target(turns),
     };
     let database = (config.save && !args.no_save).then(|| paths.database());
     let exit = runtime.block_on(ask(args, config, &backends, question, database, format, entered));
@@ -94,6 +98,8 @@ struct Question {
     user: String,
     messages: Vec<Message>,
     schema: Option<serde_json::Value>,
+    /// Where the conversation went so far.
+    before: Target,
 }
 
 /// The system prompt in force: the flag's, the session's, the configured one.
@@ -159,7 +165,7 @@ async fn ask(
             Ending::Failed(error) => Err(error.into()),
             Ending::Stopped | Ending::Complete(_) => Ok(Exit::Interrupted),
         },
-        decision = target::decide(args, config, backends) => decision?,
+        decision = target::decide(args, config, backends, question.before.clone()) => decision?,
     };
     let backend = backends
         .get(&decision.backend)

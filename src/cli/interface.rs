@@ -42,10 +42,10 @@ pub(super) fn run(
     let backends = Backends::new(&config, &paths, config_file.as_deref()).map_err(target::bad_address)?;
     let resumed = sessions::resumed(args, &paths)?;
     let (model, effects) = first_state(args, &config, &paths, &backends, resumed)?;
-    let database = (model.session.saving != Saving::Off).then(|| paths.database());
+    let database = (!model.session.saving.is_off()).then(|| paths.database());
     let startup = Startup { model, effects, backends, database, config_file, colours, config, paths };
     let (exit, model) = runtime::run(startup)?;
-    if model.session.is_opened && model.session.saving != Saving::Off {
+    if model.session.is_opened && !model.session.saving.is_off() {
         out::plain(&format!("resume with: tui --resume {}", model.session.id));
     }
     Ok(exit)

@@ -110,7 +110,8 @@ fn route_object(decision: &Decision) -> Value {
 }
 
 fn error_object(error: &GenError) -> Value {
-    json!({ "kind": error.kind, "message": error.message })
+    let AppError { message, hint, .. } = error.clone().into();
+    json!({ "kind": error.kind, "message": message, "hint": hint })
 }
 
 /// The event a turn begins with.
@@ -199,8 +200,9 @@ pub(super) fn failed(format: Format, error: &AppError) {
 
 /// A generation error for people, with its kind's exit code.
 pub(super) fn tell(error: &GenError) -> Exit {
-    out::note(&error.message);
-    error.kind.into()
+    let error = AppError::from(error.clone());
+    out::note(&error.to_string());
+    error.exit
 }
 
 /// The error of a turn that took too long.
@@ -219,6 +221,16 @@ mod tests {
         let safe = escaped(&value.to_string());
         assert_eq!(safe, r#"{"text":"a\u001b[2J\u009b31m \u202ex\udb40\udc41 é\u200b"}"#);
         assert_eq!(serde_json::from_str::<Value>(&safe).expect("JSON"), value);
+    }
+
+    #[test]
+    fn the_next_step_is_a_hint() {
+        let two_lines = GenError::new(GenErrorKind::Model, "no model x\nchoose another");
+        let expected = json!({ "kind": "model", "message": "no model x", "hint": "choose another" });
+        assert_eq!(error_object(&two_lines), expected);
+        assert_eq!(AppError::from(two_lines).to_string(), "no model x\nhint: choose another");
+        let one_line = error_object(&GenError::new(GenErrorKind::Model, "no model x"));
+        assert_eq!((&one_line["message"], &one_line["hint"]), (&json!("no model x"), &Value::Null));
     }
 
     #[test]

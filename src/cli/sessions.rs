@@ -1,23 +1,28 @@
 //! `tui sessions`: what was saved.
 
-use super::args::{AskArgs, SessionsCommand};
-use super::out;
-use crate::chat::record::{AttemptRecord, Outcome};
+use super::args::{AskArgs, ListArgs, SessionsCommand};
+use super::{out, report};
+use crate::chat::record::{AttemptRecord, Outcome, SessionRecord};
 use crate::error::{AppError, Exit};
 use crate::paths::Paths;
 use crate::store::{self, SavedSession};
 use crate::text::{shown, shown_line};
+use serde_json::json;
 use std::io::IsTerminal;
 
 /// Does what was asked; without a command, lists.
 ///
 /// # Errors
 /// When the database can't be read, or there is no such session.
-pub(super) fn run(command: Option<&SessionsCommand>, paths: &Paths) -> Result<Exit, AppError> {
+pub(super) fn run(
+    command: Option<&SessionsCommand>,
+    bare: ListArgs,
+    paths: &Paths,
+) -> Result<Exit, AppError> {
     let database = paths.database();
     match command {
-        None => list(paths, 50)?,
-        Some(SessionsCommand::List { limit }) => list(paths, *limit)?,
+        None => list(paths, bare)?,
+        Some(SessionsCommand::List(args)) => list(paths, *args)?,
         Some(SessionsCommand::Show { id }) => {
             let id = store::find(&database, id).map_err(unreadable)?;
             let session = store::load(&database, &id).map_err(unreadable)?;
@@ -54,19 +59,31 @@ pub(super) fn resumed(args: &AskArgs, paths: &Paths) -> Result<Option<SavedSessi
     store::load(&database, &id).map(Some).map_err(unreadable)
 }
 
-fn list(paths: &Paths, limit: usize) -> Result<(), AppError> {
-    let sessions = store::list(&paths.database(), limit).map_err(unreadable)?;
+fn list(paths: &Paths, args: ListArgs) -> Result<(), AppError> {
+    // One is looked for even where none is wanted: it tells an empty list from an empty store.
+    let mut sessions = store::list(&paths.database(), args.limit.max(1)).map_err(unreadable)?;
     if sessions.is_empty() {
         out::note("nothing has been saved yet");
+    }
+    sessions.truncate(args.limit);
+    if args.json {
+        for session in &sessions {
+            let object = json!({
+                "version": 1, "id": session.id, "created_ms": session.created_ms, "title": session.title,
+            });
+            if report::line(&object).is_err() {
+                // Whoever read the list has enough of it.
+                return Ok(());
+            }
+        }
         return Ok(());
     }
-    let lines: Vec<String> = sessions
-        .iter()
-        .map(|session| {
-            format!("{}  {}  {}", session.id, when(session.created_ms), shown_line(&session.title, 80))
-        })
-        .collect();
-    out::answer(&lines.join("\n"));
+    let line = |session: &SessionRecord| {
+        format!("{}  {}  {}", session.id, when(session.created_ms), shown_line(&session.title, 80))
+    };
+    if !sessions.is_empty() {
+        out::answer(&sessions.iter().map(line).collect::<Vec<_>>().join("\n"));
+    }
     Ok(())
 }
 

@@ -1,11 +1,11 @@
 //! Which backend and model a question goes to: what was typed and configured, as facts for the router.
 
 use super::args::AskArgs;
-use crate::backend::{Backend, Backends};
+use crate::backend::{BUILTIN, Backend, Backends};
 use crate::config::Config;
 use crate::error::{AppError, Exit};
 use crate::paths::expand_home;
-use crate::router::{BackendFacts, Decision, Facts, Target, route};
+use crate::router::{self, BackendFacts, Decision, Facts, Target, route};
 use std::path::Path;
 use std::time::Duration;
 
@@ -20,9 +20,24 @@ pub(super) fn bad_address(why: String) -> AppError {
 /// What the person chose for this run.
 ///
 /// # Errors
-/// Exit code 2: `-m` and `--on` name different backends.
+/// Exit code 2: `-m` and `--on` name different backends, or one that is not there.
 pub(super) fn pinned(args: &AskArgs, backends: &Backends) -> Result<Target, AppError> {
     let names = names(backends);
+    if let Some(name) = args.backend.as_ref().filter(|name| !names.contains(name)) {
+        return Err(no_backend(name, &names));
+    }
+    // Where this machine's engine is all there is, only a path has a slash in it; and there is one
+    // built-in model.
+    if let Some((name, model)) = args.model.as_deref().and_then(|text| text.split_once('/'))
+        && args.backend.is_none()
+        && !names.is_empty()
+        && is_name(name)
+        && !names.iter().any(|known| known == name)
+        && (model == BUILTIN || (!model.ends_with(".gguf") && backends.all().iter().all(Backend::is_engine)))
+        && !Path::new(name).exists()
+    {
+        return Err(no_backend(name, &names));
+    }
     let mut target = args.model.as_deref().map(|text| read(text, &names)).unwrap_or_default();
     if let Some(on) = &args.backend {
         match &target.backend {
@@ -37,6 +52,17 @@ pub(super) fn pinned(args: &AskArgs, backends: &Backends) -> Result<Target, AppE
         }
     }
     Ok(target)
+}
+
+fn no_backend(name: &str, names: &[String]) -> AppError {
+    let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    AppError::new(Exit::Usage, format!("no backend `{name}`; there is {known}"))
+        .hint("`tui config show` prints the backends there are")
+}
+
+/// Whether this could be a backend's name, and not the beginning of a path.
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && !text.starts_with(['.', '~'])
 }
 
 /// The configured default.
@@ -77,31 +103,29 @@ pub(super) async fn decide(
     args: &AskArgs,
     config: &Config,
     backends: &Backends,
+    session: Target,
 ) -> Result<Decision, AppError> {
     let pin = pinned(args, backends)?;
     let configured = configured(config, backends);
-    let chosen = if pin == Target::default() { &configured } else { &pin };
-    let open_model = chosen.model.as_ref().filter(|_| chosen.backend.is_none());
-    let wanted = open_model.filter(|model| backends.all().len() > 1 && !is_path(model));
-    let mut facts = Facts { pin: pin.clone(), configured: configured.clone(), backends: Vec::new() };
-    let mut is_found = false;
-    for backend in backends.all() {
-        let mut models = Vec::new();
-        if let Some(wanted) = wanted
-            && !is_found
-        {
-            models = models_of(backend).await;
-            is_found = models.contains(wanted);
+    let facts_of = |backend: &Backend| BackendFacts {
+        name: backend.name().to_owned(),
+        default_model: backend.default_model().map(str::to_owned),
+        models: Vec::new(),
+    };
+    let mut facts =
+        Facts { pin, session, configured, backends: backends.all().iter().map(facts_of).collect() };
+    let chosen = router::wanted(&facts).clone();
+    let open_model = chosen.model.filter(|_| chosen.backend.is_none());
+    if let Some(wanted) = open_model.filter(|model| backends.all().len() > 1 && !is_path(model)) {
+        for (backend, facts) in backends.all().iter().zip(&mut facts.backends) {
+            facts.models = models_of(backend).await;
+            if facts.models.contains(&wanted) {
+                break;
+            }
         }
-        facts.backends.push(BackendFacts {
-            name: backend.name().to_owned(),
-            default_model: backend.default_model().map(str::to_owned),
-            models,
-        });
     }
     // A server named without a model answers with the first it has.
-    let server =
-        pin.backend.or(configured.backend).or_else(|| facts.backends.first().map(|b| b.name.clone()));
+    let server = router::backend(&facts).ok().map(|backend| backend.name.clone());
     let server = server.filter(|_| route(&facts).is_err());
     if let Some(backend) = server.and_then(|name| backends.get(&name))
         && backend.default_model().is_none()
@@ -130,6 +154,58 @@ async fn models_of(backend: &Backend) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What `tui` with these arguments would ask, with backends of these names beside the engine.
+    fn pinned_by(args: &[&str], servers: &[&str]) -> Result<Target, String> {
+        #[derive(clap::Parser)]
+        struct Typed {
+            #[command(flatten)]
+            ask: AskArgs,
+        }
+        let typed: Typed =
+            clap::Parser::try_parse_from(["tui"].iter().chain(args)).map_err(|error| error.to_string())?;
+        let backend = |name: &&str| format!("[[backend]]\nname = \"{name}\"\nurl = \"http://127.0.0.1:1\"\n");
+        let dir = tempfile::tempdir().expect("a folder");
+        let file = dir.path().join("config.toml");
+        std::fs::write(&file, servers.iter().map(backend).collect::<String>()).expect("written");
+        let config = crate::config::file::load(&file, None).expect("a configuration");
+        let at = dir.path();
+        let paths = crate::paths::Paths {
+            config: at.to_path_buf(),
+            data: at.to_path_buf(),
+            cache: at.to_path_buf(),
+            runtime: at.to_path_buf(),
+        };
+        let backends = Backends::new(&config, &paths, None).expect("backends");
+        pinned(&typed.ask, &backends).map_err(|error| error.message)
+    }
+
+    #[test]
+    fn a_backend_that_is_not_there_is_refused() {
+        let refused = |args: &[&str]| pinned_by(args, &["mac"]).expect_err("refused");
+        for args in [&["--on", "nowhere"][..], &["--on", "nowhere", "-m", "x"], &["-m", "nowhere/builtin"]] {
+            let message = refused(args);
+            assert!(message.starts_with("no backend `nowhere`; there is "), "{message}");
+            assert!(message.ends_with("mac"), "{message}");
+        }
+        for (args, model) in [
+            (&["-m", "org/qwen"][..], "org/qwen"),
+            (&["-m", "no/such.gguf"], "no/such.gguf"),
+            (&["-m", "./nope/builtin"], "./nope/builtin"),
+            (&["--on", "mac", "-m", "org/builtin"], "org/builtin"),
+            (&["-m", "mac/org/builtin"], "org/builtin"),
+        ] {
+            assert_eq!(pinned_by(args, &["mac"]).expect("taken").model.as_deref(), Some(model), "{args:?}");
+        }
+    }
+
+    #[cfg(feature = "local")]
+    #[test]
+    fn where_the_engine_is_alone_a_slash_is_a_backend_or_a_path() {
+        assert!(pinned_by(&["-m", "nowhere/qwen"], &[]).is_err());
+        assert!(pinned_by(&["-m", "no/such.gguf"], &[]).is_ok());
+        assert!(pinned_by(&["-m", "src/cli"], &[]).is_ok(), "a path that is there");
+    }
 
     #[test]
     fn a_path_is_made_absolute_and_a_name_is_not() {

@@ -203,6 +203,8 @@ fn explain(status: ExitStatus, activity: &str, last_words: &[String]) -> String 
         "" | "idle" => "while idle".to_owned(),
         other => format!("while {other}"),
     };
+    // Nothing was lost while it was idle, so there is nothing to retry.
+    let next = |step: &'static str| if doing == "while idle" { "" } else { step };
     let telling = last_words
         .iter()
         .rev()
@@ -224,12 +226,17 @@ fn explain(status: ExitStatus, activity: &str, last_words: &[String]) -> String 
              Restore the file, then retry"
         ),
         Some(9) => format!(
-            "engine ended {doing}: it was killed (SIGKILL), by somebody or for want of memory. Retry, or choose a smaller model"
+            "engine ended {doing}: it was killed (SIGKILL), by somebody or for want of memory{}",
+            next(". Retry, or choose a smaller model")
         ),
         Some(signal) => format!(
-            "engine ended {doing} (signal {signal}){quoted}. Retry; if it happens again, choose another model"
+            "engine ended {doing} (signal {signal}){quoted}{}",
+            next(". Retry; if it happens again, choose another model")
         ),
-        None => format!("engine ended {doing} (exit code {}){quoted}. Retry", status.code().unwrap_or(-1)),
+        None => {
+            let code = status.code().unwrap_or(-1);
+            format!("engine ended {doing} (exit code {code}){quoted}{}", next(". Retry"))
+        }
     }
 }
 
@@ -289,6 +296,10 @@ mod tests {
         assert!(explain(ExitStatus::from_raw(4), "idle", &[]).contains("make clean run"));
         assert!(explain(ExitStatus::from_raw(7), "answering with x", &[]).contains("model file changed"));
         assert!(explain(ExitStatus::from_raw(256), "", &[]).contains("exit code 1"));
+        for status in [6, 9, 256] {
+            let idle = explain(ExitStatus::from_raw(status), "idle", &[]);
+            assert!(idle.starts_with("engine ended while idle") && !idle.contains("Retry"), "{idle}");
+        }
         for status in [4, 6, 7, 9, 256] {
             let text = explain(ExitStatus::from_raw(status), "loading x", &words);
             assert!(text.lines().count() <= 2, "{text}");

@@ -2,7 +2,7 @@
 //! go on.
 
 use super::{clipboard, crash};
-use crate::app::model::{Model, Saving};
+use crate::app::model::Model;
 use crate::chat::SessionId;
 use crate::store::Store;
 use crate::text;
@@ -28,7 +28,7 @@ impl LastWords {
     /// Notes which session could be resumed, if it is one that is saved.
     pub(super) fn note(&self, model: &Model) {
         let session = &model.session;
-        let wanted = (session.is_opened && session.saving != Saving::Off).then_some(&session.id);
+        let wanted = (session.is_opened && !session.saving.is_off()).then_some(&session.id);
         let mut noted = self.session.lock().unwrap_or_else(PoisonError::into_inner);
         if noted.as_ref() != wanted {
             *noted = wanted.cloned();
@@ -90,4 +90,51 @@ fn report(panic: &PanicHookInfo<'_>) {
     let _ = writeln!(std::io::stderr(), "error: `tui` made a mistake and had to stop: {line}{place}");
     let backtrace = std::backtrace::Backtrace::force_capture();
     tracing::error!(%line, %place, %backtrace, "panic");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::NewModel;
+    use crate::app::model::{Prefs, Saving};
+    use crate::chat::Sampling;
+    use crate::router::Target;
+    use crate::text::shown;
+
+    #[test]
+    fn only_a_saved_session_can_be_resumed() {
+        let words = LastWords::default();
+        let noted = |model: &Model| {
+            words.note(model);
+            words.session.lock().expect("whole").clone()
+        };
+        let mut model = Model::new(NewModel {
+            session: SessionId::new(1, 2),
+            system: None,
+            prompt_name: None,
+            saving: Saving::On,
+            prefs: Prefs {
+                pin: Target::default(),
+                configured: Target::default(),
+                sampling: Sampling::default(),
+                max_tokens: None,
+                theme: "default".to_owned(),
+                themes: Vec::new(),
+                prompts: Vec::new(),
+            },
+            backends: Vec::new(),
+            history: Vec::new(),
+            restored: None,
+            size: (80, 24),
+        });
+        assert_eq!(noted(&model), None);
+        model.session.is_opened = true;
+        assert_eq!(noted(&model), Some(model.session.id.clone()));
+        for saving in [Saving::Off, Saving::Impossible(shown("no folder"))] {
+            model.session.saving = saving;
+            assert_eq!(noted(&model), None);
+        }
+        model.session.saving = Saving::Failing(shown("disk full"));
+        assert_eq!(noted(&model), Some(model.session.id.clone()), "it is tried again until the end");
+    }
 }

@@ -58,6 +58,15 @@ impl EditBuffer {
         buffer
     }
 
+    /// As [`Self::from_text`], but a text that is a chip when pasted is one here.
+    #[must_use]
+    pub fn folded(text: &str) -> Self {
+        let mut buffer = Self::default();
+        buffer.paste(text);
+        buffer.log = UndoLog::default();
+        buffer
+    }
+
     /// The text, with one private-use character for each chip.
     #[must_use]
     pub fn text(&self) -> &str {

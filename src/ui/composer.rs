@@ -4,6 +4,7 @@
 use super::turn::Scene;
 use super::{Cursor, format, target};
 use crate::app::Model;
+use crate::app::model::Saving;
 use crate::router::Decision;
 use crate::text::EditBuffer;
 use crate::text::edit::{Row, Rows};
@@ -136,19 +137,29 @@ pub(super) fn one_line(
     place(&rows, rows.cursor_row, area)
 }
 
-/// `→ local · builtin`.
+/// `→ local · builtin`, and `not saved` while it isn't though it should be.
 fn target_line(scene: Scene<'_>, decision: Option<&Decision>) -> Line<'static> {
     let style = |role| scene.theme.style(role);
-    let Some(decision) = decision else { return Line::default() };
     let room = usize::from(scene.page.cols / 2).saturating_sub(4);
-    let host = cut(&crate::text::shown_line(&decision.backend, 24), room);
-    let name = cut(&target::name(&decision.model), room.saturating_sub(host.width() + 3));
-    Line::from(vec![
-        Span::styled("→ ", style(Role::Dim)),
-        Span::styled(host, style(target::role(scene.model, &decision.backend))),
-        Span::styled(" · ", style(Role::Dim)),
-        Span::styled(name, style(Role::Text)),
-    ])
+    // A backend that has not told its models yet is still where the turn would go.
+    let backend = decision.map(|decision| decision.backend.clone()).or_else(|| target::host(scene.model));
+    let mut spans = Vec::new();
+    if let Some(backend) = backend {
+        let host = cut(&crate::text::shown_line(&backend, 24), room);
+        let name = decision.map(|d| cut(&target::name(&d.model), room.saturating_sub(host.width() + 3)));
+        spans.push(Span::styled("→ ", style(Role::Dim)));
+        spans.push(Span::styled(host, style(target::role(scene.model, &backend))));
+        if let Some(name) = name {
+            spans.extend([Span::styled(" · ", style(Role::Dim)), Span::styled(name, style(Role::Text))]);
+        }
+    }
+    if matches!(scene.model.session.saving, Saving::Failing(_) | Saving::Impossible(_)) {
+        if !spans.is_empty() {
+            spans.push(Span::styled(" · ", style(Role::Dim)));
+        }
+        spans.push(Span::styled("not saved", style(Role::Warn)));
+    }
+    Line::from(spans)
 }
 
 /// `ctx 6.1k/32k 19 %`; the numbers are left out where there is little room.
@@ -165,7 +176,7 @@ fn context(scene: Scene<'_>, decision: Option<&Decision>, is_long: bool) -> Line
 
 /// `● local 7B`.
 fn state_line(scene: Scene<'_>, decision: Option<&Decision>) -> Line<'static> {
-    let Some((mark, text, role)) = decision.and_then(|decision| target::state(scene.model, decision)) else {
+    let Some((mark, text, role)) = target::state(scene.model, decision) else {
         return Line::default();
     };
     Line::from(vec![

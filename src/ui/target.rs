@@ -4,7 +4,7 @@ use super::format;
 use crate::app::Model;
 use crate::app::model::{BackendView, EngineView};
 use crate::chat::{ModelCard, ModelState};
-use crate::router::{BackendFacts, Decision, Facts, route};
+use crate::router::{self, Decision, route};
 use crate::text::shown_line;
 use crate::theme::Role;
 
@@ -13,17 +13,12 @@ const NAME_CELLS: usize = 40;
 
 /// Where the next turn would go.
 pub(super) fn next(model: &Model) -> Option<Decision> {
-    let backends = model
-        .fleet
-        .backends
-        .iter()
-        .map(|backend| BackendFacts {
-            name: backend.name.clone(),
-            default_model: backend.default_model.clone(),
-            models: backend.models.iter().map(|card| card.id.clone()).collect(),
-        })
-        .collect();
-    route(&Facts { pin: model.prefs.pin.clone(), configured: model.prefs.configured.clone(), backends }).ok()
+    route(&model.facts()).ok()
+}
+
+/// The name of the backend it would go to, though no model is known there.
+pub(super) fn host(model: &Model) -> Option<String> {
+    router::backend(&model.facts()).ok().map(|backend| backend.name.clone())
 }
 
 /// A backend by name.
@@ -49,8 +44,9 @@ pub(super) fn role(model: &Model, name: &str) -> Role {
 }
 
 /// How the target stands: a mark, words, and the role of the mark. `None`: nothing is known.
-pub(super) fn state(model: &Model, decision: &Decision) -> Option<(&'static str, String, Role)> {
-    let backend = backend(model, &decision.backend)?;
+pub(super) fn state(model: &Model, decision: Option<&Decision>) -> Option<(&'static str, String, Role)> {
+    let name = decision.map(|decision| decision.backend.clone()).or_else(|| host(model))?;
+    let backend = backend(model, &name)?;
     let host = shown_line(&backend.name, 20).to_string();
     if backend.is_engine {
         match &model.fleet.engine {
@@ -63,7 +59,7 @@ pub(super) fn state(model: &Model, decision: &Decision) -> Option<(&'static str,
     if backend.trouble.is_some() {
         return Some(("✕", format!("{host} away"), Role::Bad));
     }
-    let card = card(model, decision)?;
+    let card = card(model, decision?)?;
     let label = match card.parameters {
         Some(count) => format!("{host} {}", format::parameters(count)),
         None => host,

@@ -4,7 +4,7 @@ mod fixture;
 
 use super::ViewCache;
 use crate::app::Model;
-use crate::app::model::{Completion, EngineView, Level, Notice, Overlay, Scroll};
+use crate::app::model::{BackendView, Completion, EngineView, Level, Notice, Overlay, Saving, Scroll};
 use crate::app::turn::Phase;
 use crate::chat::{Channel, GenError, GenErrorKind};
 use crate::text::shown;
@@ -221,6 +221,36 @@ fn new_rows_are_counted_while_the_end_is_out_of_sight() {
     assert!(text(&model, 20).ends_with("↓ end"), "{}", text(&model, 20));
     model.turns.push(done(4, "and?", "Nothing else."));
     assert!(text(&model, 20).ends_with("↓ 5 new"), "{}", text(&model, 20));
+}
+
+#[test]
+fn a_server_that_is_away_is_named_with_its_trouble() {
+    let mut model = empty(80, 24);
+    let backend = &mut model.fleet.backends[0];
+    *backend =
+        BackendView { name: "dead".to_owned(), is_engine: false, default_model: None, ..backend.clone() };
+    backend.models.clear();
+    backend.trouble = Some(shown("dead can't be reached: nothing listens there"));
+    let screen: Vec<String> = (0..24).map(|y| text(&model, y)).collect();
+    let has = |words: &str| screen.iter().any(|row| row.contains(words));
+    assert!(has("✕ dead can't be reached: nothing listens there"), "{screen:#?}");
+    assert!(has("→ dead ─"), "{screen:#?}");
+    assert!(has("✕ dead away"), "{screen:#?}");
+}
+
+#[test]
+fn what_is_not_saved_is_marked_until_it_is() {
+    for (cols, rows) in [(80, 24), (40, 9)] {
+        let mut model = empty(cols, rows);
+        let is_marked = |model: &Model| (0..rows).any(|y| text(model, y).contains("builtin · not saved"));
+        assert!(!is_marked(&model));
+        for saving in [Saving::Failing(shown("no space")), Saving::Impossible(shown("no folder"))] {
+            model.session.saving = saving;
+            assert!(is_marked(&model), "{cols}x{rows}");
+        }
+        model.session.saving = Saving::Off;
+        assert!(!is_marked(&model), "the person wished it so");
+    }
 }
 
 #[test]

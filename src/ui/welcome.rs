@@ -67,8 +67,13 @@ fn lines(scene: Scene<'_>) -> Vec<Line<'static>> {
             .as_ref()
             .and_then(|decision| target::backend(model, &decision.backend))
             .is_some_and(|backend| backend.is_engine);
+        let host = decision.as_ref().map(|decision| decision.backend.clone()).or_else(|| target::host(model));
+        let trouble = host
+            .and_then(|host| target::backend(model, &host)?.trouble.as_ref())
+            .map(|why| format!("✕ {}", &**why));
         let text = match (&decision, &model.fleet.engine) {
             (_, EngineView::Down { message, .. }) if is_engine => message.to_string(),
+            _ if trouble.is_some() => trouble.unwrap_or_default(),
             (Some(decision), _) => {
                 let name = target::name(&decision.model);
                 match card.map(|card| &card.state) {

@@ -216,7 +216,7 @@ fn keys_right_after_a_paste_are_its_tail() {
 fn hidden_and_enormous_pastes() {
     let mut app = App::new();
     app.msg(Msg::Paste("hi\u{E0041}".to_owned()));
-    assert_eq!((app.draft(), app.notice()), ("hi", "hidden characters left out of the paste: 1"));
+    assert_eq!((app.draft(), app.notice()), ("hi", "1 control character removed from the paste"));
     app.msg(Msg::Paste("x".repeat((16 << 20) + 1)));
     assert_eq!(app.draft(), "hi");
     assert!(app.notice().starts_with("that paste has 16 MiB, more than the 16 MiB"), "{}", app.notice());
@@ -232,4 +232,13 @@ fn a_paste_into_a_list_is_its_filter() {
     };
     assert_eq!((picker.filter.text(), picker.matches.len()), ("big", 1));
     assert_eq!(app.draft(), "");
+}
+
+#[test]
+fn what_a_paste_loses_is_said() {
+    let mut app = App::new();
+    app.msg(Msg::Paste("\u{1B}[31mred\u{1B}[0m\0".to_owned()));
+    assert_eq!((app.draft(), app.notice()), ("red", "3 control characters removed from the paste"));
+    app.wait(100).msg(Msg::Paste("a\r\nb".to_owned()));
+    assert_eq!(app.notice(), "", "line ends are not lost");
 }

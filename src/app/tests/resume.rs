@@ -93,6 +93,45 @@ fn it_goes_on_where_it_was() {
     assert_eq!(app.model.turns[4].id, TurnId(6));
 }
 
+fn with_mac(args: &mut NewModel) {
+    let mac = BackendView { name: "mac".to_owned(), is_engine: false, ..args.backends[0].clone() };
+    args.backends.push(BackendView { default_model: None, models: Vec::new(), ..mac });
+}
+
+/// Where the last attempt went and why.
+fn went(app: &App) -> [&str; 4] {
+    let decision = &app.attempt().decision;
+    [&decision.backend, &decision.model, &decision.rule, &decision.reason]
+}
+
+#[test]
+fn its_backend_and_model_come_back_with_it() {
+    let mut app = App::with(|args| {
+        with_mac(args);
+        args.restored = Some(records());
+    });
+    app.enter("five");
+    assert_eq!(went(&app), ["mac", "large", "session", "as before"]);
+    app.press("esc ctrl+u");
+
+    app.enter("/new");
+    app.enter("other");
+    assert_eq!(went(&app), ["local", "tiny", "default", "default"], "a new one begins anew");
+
+    app.event(1, done());
+    app.msg(Msg::SessionLoaded { result: Ok(records()) });
+    app.enter("six");
+    assert_eq!(went(&app), ["mac", "large", "session", "as before"]);
+    app.press("esc ctrl+u");
+    app.enter("/model local/big");
+    app.enter("seven");
+    assert_eq!(went(&app), ["local", "big", "pinned", "chosen by you"]);
+
+    let mut app = App::with(|args| args.restored = Some(records()));
+    app.enter("five");
+    assert_eq!(went(&app), ["local", "tiny", "default", "default"], "there is no mac any more");
+}
+
 #[test]
 fn one_session_is_left_for_another() {
     let mut app = App::new();

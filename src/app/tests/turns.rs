@@ -142,7 +142,11 @@ fn a_failure_keeps_the_text_and_one_key_retries() {
     let effects = app.wait(5).press("r");
     assert_eq!(
         effects,
-        [open_attempt(key(1, 2)), generate(key(1, 2), vec![user("hello")]), timer(TimerId::Tick, 250)]
+        [
+            open_attempt_by(key(1, 2), "session", "as before"),
+            generate(key(1, 2), vec![user("hello")]),
+            timer(TimerId::Tick, 200)
+        ]
     );
     assert_eq!(app.model.turns[0].lanes[0].attempts.len(), 2);
     app.event_for(key(1, 1), delta("late"));
@@ -236,20 +240,23 @@ fn a_question_without_a_target_stays_in_the_composer() {
 fn nothing_is_stored_when_nothing_is_saved() {
     let mut app = App::with(|args| args.saving = Saving::Off);
     let effects = app.enter("hello");
-    assert_eq!(effects, [generate(key(1, 1), vec![user("hello")]), timer(TimerId::Tick, 250)]);
+    assert_eq!(effects, [generate(key(1, 1), vec![user("hello")]), timer(TimerId::Tick, 200)]);
     assert_eq!(app.event(1, delta("x")), []);
     assert_eq!(app.event(1, done()), []);
 }
 
 #[test]
-fn the_clock_ticks_only_until_text_streams() {
+fn the_clock_ticks_while_an_attempt_runs() {
     let mut app = App::new();
     app.enter("hello");
-    assert_eq!(app.msg(Msg::Timer(TimerId::Tick)), [timer(TimerId::Tick, 250)]);
+    assert_eq!(app.msg(Msg::Timer(TimerId::Tick)), [timer(TimerId::Tick, 200)]);
     app.event(1, GenEvent::Loading { fraction: 0.2 });
-    assert_eq!(app.msg(Msg::Timer(TimerId::Tick)), [timer(TimerId::Tick, 250)]);
+    assert_eq!(app.msg(Msg::Timer(TimerId::Tick)), [timer(TimerId::Tick, 200)]);
     app.event(1, delta("x"));
-    assert_eq!(app.msg(Msg::Timer(TimerId::Tick)), [], "the stream draws by itself");
+    assert_eq!(app.msg(Msg::Timer(TimerId::Tick)), [timer(TimerId::Tick, 1000)], "a stall is to be seen");
+    app.wait(9000).msg(Msg::Timer(TimerId::Tick));
+    let attempt = app.attempt();
+    assert_eq!((app.model.now - attempt.entered_at, attempt.metrics.last_token_ms), (app.now, Some(0.0)));
     app.event(1, done());
     for id in [TimerId::Tick, TimerId::Notice, TimerId::QuitArmed, TimerId::PasteTail] {
         assert_eq!(app.msg(Msg::Timer(id)), [], "nothing ticks when idle");
@@ -267,4 +274,102 @@ fn sampling_has_the_defaults_of_the_model() {
     let Some(Effect::Generate { request, .. }) = effects.iter().rev().nth(1) else { panic!("{effects:?}") };
     let expected = Sampling { seed: Some(7), ..Sampling::default_for(false) };
     assert_eq!((request.model.as_str(), request.sampling, request.max_tokens), ("big", expected, Some(50)));
+}
+
+/// Where the last attempt went and why.
+fn went(app: &App) -> (&str, &str, &str) {
+    let decision = &app.attempt().decision;
+    (&decision.backend, &decision.model, &decision.rule)
+}
+
+#[test]
+fn a_retry_goes_where_the_attempt_was_unless_the_person_chose_otherwise() {
+    let mut app = App::with(|args| {
+        let mac = BackendView { name: "mac".to_owned(), is_engine: false, ..args.backends[0].clone() };
+        args.backends.push(BackendView { default_model: None, models: Vec::new(), ..mac });
+        args.prefs.pin.backend = Some("mac".to_owned());
+    });
+    let models = |ids: &[&str]| Msg::Models {
+        backend: "mac".to_owned(),
+        result: Ok(ids.iter().map(|id| card(id, false)).collect()),
+    };
+    app.msg(models(&["a"]));
+    app.enter("hello");
+    app.event(1, failed("gone"));
+    app.msg(models(&["z", "a"]));
+    app.press("r");
+    assert_eq!(went(&app), ("mac", "a", "pinned"), "though mac answers with z by now");
+    app.event_for(key(1, 2), failed("gone"));
+    app.enter("/model local/big");
+    app.press("r");
+    assert_eq!(went(&app), ("local", "big", "pinned"));
+    app.model.prefs.pin = Target::default();
+    app.event_for(key(1, 3), failed("gone"));
+    app.press("r");
+    assert_eq!(went(&app), ("local", "big", "session"));
+}
+
+fn does_not_fit() -> GenEvent {
+    let message = "the conversation takes 9001 tokens, tiny has room for 8192\nshorten the question";
+    GenEvent::Failed(GenError::new(GenErrorKind::ContextFull, message))
+}
+
+#[test]
+fn a_question_that_does_not_fit_comes_back_as_it_was() {
+    let mut app = App::new();
+    app.typed("see ").msg(Msg::Paste("line\n".repeat(300)));
+    let draft = app.model.composer.buffer.clone();
+    app.wait(100).press("enter");
+    assert_eq!(app.draft(), "");
+    let effects = app.event(1, does_not_fit());
+    assert_eq!(effects, [Effect::Store(StoreJob::DropTurn { session: session(), turn: TurnId(1) })]);
+    assert_eq!((app.model.turns.len(), app.model.composer.buffer.text()), (0, draft.text()));
+    assert_eq!(app.model.composer.buffer.expanded(), draft.expanded());
+    assert_eq!(
+        app.model.notice,
+        bad("the conversation takes 9001 tokens, tiny has room for 8192 · shorten the question")
+    );
+}
+
+#[test]
+fn one_that_does_not_fit_is_folded_or_stays_a_key_away() {
+    let mut app = App::new();
+    app.enter("one");
+    let long = "x".repeat(1001);
+    app.msg(Msg::Paste(long.clone()));
+    app.wait(100).press("enter");
+    app.event(1, delta("1"));
+    app.event(1, done());
+    app.event(2, does_not_fit());
+    let buffer = &app.model.composer.buffer;
+    assert_eq!((buffer.text(), buffer.expanded()), ("\u{F0000}", long), "it waited in the queue");
+
+    let mut app = App::new();
+    app.enter("hello");
+    app.typed("next");
+    app.event(1, does_not_fit());
+    assert_eq!((app.draft(), app.model.turns.len()), ("next", 0));
+    assert!(app.notice().ends_with("taken back: ctrl+p brings the message back"), "{}", app.notice());
+}
+
+#[test]
+fn what_grew_out_of_the_context_is_kept() {
+    let mut app = App::new();
+    app.enter("hello");
+    app.event(1, delta("text"));
+    app.event(1, does_not_fit());
+    assert!(matches!(app.phase(), Phase::Interrupted(error) if error.kind == GenErrorKind::ContextFull));
+    app.press("r");
+    app.event_for(key(1, 2), does_not_fit());
+    assert_eq!((app.model.turns.len(), app.draft()), (1, ""), "an earlier attempt has text");
+}
+
+#[test]
+fn a_new_turn_clears_old_good_news() {
+    let mut app = App::new();
+    app.enter("/theme light");
+    app.msg(Msg::ThemeLoaded { name: "light".to_owned(), result: Ok(Vec::new()) });
+    assert_eq!(app.notice(), "theme light");
+    app.enter("hello");
+    assert_eq!(app.model.notice, None);
 }

@@ -29,7 +29,7 @@ fn done(finish: Finish) -> GenEvent {
 }
 
 fn decode(events: &[&str]) -> Vec<GenEvent> {
-    let (mut decoder, mut out) = (Decoder::new("mac", &request()), Vec::new());
+    let (mut decoder, mut out) = (Decoder::new("mac", Origin::Foreign, &request()), Vec::new());
     for data in events {
         decoder.event("", data, &mut out);
     }
@@ -138,7 +138,7 @@ fn the_finish_reason_decides() {
 
 #[test]
 fn a_broken_connection_after_the_finish_reason_is_harmless() {
-    let (mut decoder, mut out) = (Decoder::new("mac", &request()), Vec::new());
+    let (mut decoder, mut out) = (Decoder::new("mac", Origin::Foreign, &request()), Vec::new());
     decoder.event("", STOP, &mut out);
     assert!(decoder.is_finished());
     decoder.end(&StreamEnd::Broken("reset".to_owned()), &mut out);
@@ -176,7 +176,7 @@ fn errors_in_the_middle() {
         assert_eq!(got.len(), 2, "{event}");
         assert_eq!((got.first(), failure(&got)), (Some(&answer("Hello")), (kind, line)));
     }
-    let (mut decoder, mut out) = (Decoder::new("mac", &request()), Vec::new());
+    let (mut decoder, mut out) = (Decoder::new("mac", Origin::Foreign, &request()), Vec::new());
     decoder.event("error", "it broke", &mut out);
     assert_eq!(failure(&out), (K::Refused, "mac stopped small: it broke"));
     assert!(decoder.is_over());
@@ -260,7 +260,7 @@ fn a_server_that_does_not_stream() {
 
 #[test]
 fn endless_answers_are_stopped_with_their_text() {
-    let (mut decoder, mut out) = (Decoder::new("mac", &request()), Vec::new());
+    let (mut decoder, mut out) = (Decoder::new("mac", Origin::Foreign, &request()), Vec::new());
     for _ in 0..MAX_PIECES + 10 {
         decoder.event("", HELLO, &mut out);
     }

@@ -95,7 +95,7 @@ impl StoreGate {
 
 impl Opener {
     /// Opens the store away from the loop, hands over what waited, then forwards what the store says until it
-    /// ends. A store that can't be opened is an error notice, and nothing is saved.
+    /// ends. A store that can't be opened is told to the app, and nothing is saved.
     pub(in crate::runtime) async fn run(
         self,
         news: mpsc::Sender<News>,
@@ -129,8 +129,8 @@ impl Opener {
             }
         };
         self.settle.send_replace(true);
-        if let Some(text) = trouble {
-            let _ = news.send(Msg::Notice { text, is_error: true }.into()).await;
+        if let Some(message) = trouble {
+            let _ = news.send(Msg::StoreUnavailable { message }.into()).await;
             return;
         }
         while let Some(report) = reports.recv().await {
@@ -144,5 +144,26 @@ impl Opener {
                 return;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_store_that_cannot_be_opened_is_told_to_the_app() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let file = dir.path().join("file");
+        std::fs::write(&file, "in the way").expect("written");
+        let (gate, opener) = StoreGate::closed(file.join("sessions.db"));
+        let (news, mut heard) = mpsc::channel(4);
+        tokio::task::LocalSet::new().run_until(opener.run(news, std::sync::Arc::default())).await;
+        let told = heard.recv().await;
+        assert!(
+            matches!(&told, Some(News::Msg(Msg::StoreUnavailable { message })) if !message.is_empty()),
+            "{told:?}"
+        );
+        assert!(gate.finish(Duration::ZERO).await, "nothing waits for it");
     }
 }

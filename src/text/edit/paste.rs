@@ -15,7 +15,8 @@ const STRING_BYTES: usize = 4096;
 pub struct Pasted {
     /// Its number, when it became a chip.
     pub chip: Option<usize>,
-    /// Characters left out that nobody can see: tag characters and private use plane 15.
+    /// Control characters left out (those that begin or end an escape sequence count), and others nobody can
+    /// see: tag characters and private use plane 15.
     pub dropped: usize,
 }
 
@@ -79,10 +80,13 @@ pub(super) fn clean(raw: &str) -> (String, usize) {
                 out.push('\n');
                 skip += usize::from(tail.starts_with("\r\n"));
             }
-            '\u{1B}' | '\u{90}' | '\u{98}' | '\u{9B}' | '\u{9D}'..='\u{9F}' => skip = escape_len(tail),
+            '\u{1B}' | '\u{90}' | '\u{98}' | '\u{9B}' | '\u{9D}'..='\u{9F}' => {
+                skip = escape_len(tail);
+                let removed = tail.get(..skip).unwrap_or_default();
+                dropped += removed.chars().filter(|c| c.is_control()).count();
+            }
             _ if is_tag(c) && in_flag => out.push(c),
-            _ if is_tag(c) || is_plane_15(c) => dropped += 1,
-            _ => {}
+            _ => dropped += 1,
         }
         in_flag = in_flag && is_tag(c);
         rest = tail.get(skip..).unwrap_or_default();

@@ -110,13 +110,13 @@ fn a_mark_typed_after_a_letter_joins_it() {
 fn pasted_text_is_clean() {
     let cases = [
         ("a\r\nb\rc", "a\nb\nc", 0),
-        ("\u{1B}[31mred\u{1B}[0m", "red", 0),
-        ("\u{1B}]0;title\u{7}x\u{1B}]52;c;aGk=\u{1B}\\y", "xy", 0),
-        ("\u{9B}1mx\u{9D}t\u{9C}y", "xy", 0),
-        ("\u{1B}]0;no end\nkept", "0;no end\nkept", 0),
-        ("\u{1B}(Bx\u{1B}", "x", 0),
-        ("\u{1B}[", "", 0),
-        ("a\0b\u{7F}c\td", "abc\td", 0),
+        ("\u{1B}[31mred\u{1B}[0m", "red", 2),
+        ("\u{1B}]0;title\u{7}x\u{1B}]52;c;aGk=\u{1B}\\y", "xy", 4),
+        ("\u{9B}1mx\u{9D}t\u{9C}y", "xy", 3),
+        ("\u{1B}]0;no end\nkept", "0;no end\nkept", 1),
+        ("\u{1B}(Bx\u{1B}", "x", 2),
+        ("\u{1B}[", "", 1),
+        ("a\0b\u{7F}c\td", "abc\td", 2),
         ("hi\u{E0041}\u{E0042}\u{F0000}!", "hi!", 3),
         (
             "🏴\u{E0067}\u{E0062}\u{E0065}\u{E006E}\u{E0067}\u{E007F}!",

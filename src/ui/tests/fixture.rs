@@ -32,6 +32,7 @@ pub(crate) fn empty(cols: u16, rows: u16) -> Model {
             prompt_name: None,
             saving: Saving::On,
             is_opened: false,
+            target: crate::router::Target::default(),
         },
         turns: Vec::new(),
         queue: Vec::new(),
