@@ -27,6 +27,7 @@ use page::Page;
 use ratatui::Frame;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
+use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 use turn::{Scene, TurnMemo};
 use unicode_width::UnicodeWidthStr;
@@ -196,6 +197,12 @@ fn first_line(text: &str) -> String {
     let mut lines = text.lines().filter(|line| !line.trim().is_empty());
     let first = lines.next().unwrap_or_default().trim();
     if lines.next().is_some() { format!("{first} …") } else { first.to_owned() }
+}
+
+/// Marks a row of a list: one bar, whatever colours its words have.
+fn mark_row(row: Rect, theme: &Theme, buf: &mut Buffer) {
+    let bar = Style::reset().patch(theme.style(Role::Text)).patch(theme.style(Role::Selection));
+    buf.set_style(row, bar);
 }
 
 /// A place on the screen.

@@ -309,7 +309,7 @@ pub(super) fn completion(scene: Scene<'_>, above: Rect, buf: &mut Buffer) {
         buf.set_style(row, scene.theme.style(Role::Text));
         buf.set_line(x, y, &line, row.width);
         if at == completion.selected {
-            buf.set_style(row, scene.theme.style(Role::Selection));
+            super::mark_row(row, scene.theme, buf);
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::format;
 use crate::app::Model;
 use crate::app::model::{BackendView, EngineView};
+use crate::app::turn::Attempt;
 use crate::chat::{ModelCard, ModelState};
 use crate::router::{BackendFacts, Decision, Facts, route};
 use crate::text::shown_line;
@@ -40,6 +41,12 @@ pub(super) fn card<'a>(model: &'a Model, decision: &Decision) -> Option<&'a Mode
 pub(super) fn name(id: &str) -> String {
     let file = id.rsplit(['/', '\\']).next().filter(|file| file.ends_with(".gguf")).unwrap_or(id);
     shown_line(file.strip_suffix(".gguf").unwrap_or(file), NAME_CELLS).to_string()
+}
+
+/// An attempt's quantisation, else what the model is known by now.
+pub(super) fn quantisation<'a>(model: &'a Model, attempt: &'a Attempt) -> Option<&'a str> {
+    let told = || card(model, &attempt.decision)?.quantisation.as_deref();
+    attempt.quantisation.as_deref().or_else(told)
 }
 
 /// The hue of a backend.

@@ -138,11 +138,43 @@ fn phases_say_what_is_happening() {
 }
 
 #[test]
+fn a_running_answer_counts_and_says_when_nothing_comes() {
+    let mut model = empty(120, 24);
+    let mut running = attempt(1, "One, two", Phase::Streaming(Channel::Answer));
+    running.entered_at = Duration::ZERO;
+    running.quantisation = None;
+    running.metrics.first_token_ms = Some(1_000.0);
+    running.metrics.last_token_ms = Some(3_000.0);
+    running.metrics.usage.output_tokens = Some(41);
+    model.turns.push(turn(1, "hello", running));
+    model.now = Duration::from_millis(4_900);
+    assert_eq!(text(&model, 3), "  local · builtin q8_0 · first 1.0 s · 20.0 tok/s · 41 tok · 4.9 s");
+    model.now = Duration::from_millis(9_100);
+    assert_eq!(
+        text(&model, 3),
+        "  local · builtin q8_0 · first 1.0 s · 20.0 tok/s · 41 tok · nothing for 6 s · 9.1 s"
+    );
+    let stopped = &mut model.turns[0].lanes[0].attempts[0];
+    stopped.phase = Phase::Stopped;
+    stopped.metrics.total_ms = Some(9_100.0);
+    assert_eq!(
+        text(&model, 3),
+        "  ■ stopped · local · builtin q8_0 · first 1.0 s · 20.0 tok/s · 41 tok · 9.1 s · chosen by you"
+    );
+    let plain = &mut model.turns[0].lanes[0].attempts[0];
+    plain.phase = Phase::Interrupted(GenError::new(GenErrorKind::EngineDied, "it ended"));
+    plain.decision.rule = "default".to_owned();
+    plain.metrics.last_token_ms = None;
+    assert_eq!(text(&model, 5), "  local · builtin q8_0 · first 1.0 s · 41 tok · 9.1 s");
+}
+
+#[test]
 fn unknown_numbers_are_absent() {
     let mut model = empty(120, 40);
     let mut bare = attempt(1, "hi", Phase::Done(crate::chat::Finish::Length));
     bare.metrics = crate::chat::Metrics { total_ms: Some(900.0), ..crate::chat::Metrics::default() };
     bare.quantisation = None;
+    model.fleet.backends[0].models.clear();
     model.turns.push(turn(1, "hello", bare));
     assert_eq!(text(&model, 3), "  ▲ cut at the length limit · local · builtin · 0.90 s · chosen by you");
 }
@@ -195,6 +227,34 @@ fn completions_lie_above_the_composer() {
     model.composer.completion = Some(Completion { items, selected: 9 });
     assert_eq!(text(&model, 20), "  /command9   does something");
     assert_eq!(text(&model, 13), "  /command2   does something");
+}
+
+#[test]
+fn the_marked_row_is_one_bar() {
+    for name in ["default", "light", "high-contrast"] {
+        let theme = crate::theme::Theme::load(name, None).expect("built in").0;
+        let mut model = empty(80, 24);
+        model.composer.buffer = draft("/");
+        let items = (0..3).map(|n| (format!("/command{n}"), "does something".to_owned())).collect();
+        model.composer.completion = Some(Completion { items, selected: 1 });
+        let bar = |model: &Model, word: &str| {
+            let (buffer, _) = frame(model, &theme, &mut ViewCache::default());
+            let row = (0..24)
+                .find(|y| (0..80).map(|x| buffer[(x, *y)].symbol()).collect::<String>().contains(word));
+            let row = row.expect("it is there");
+            let of = |x: u16| {
+                let cell = &buffer[(x, row)];
+                (cell.fg, cell.bg, cell.modifier)
+            };
+            let marked: Vec<u16> = (0..80).filter(|x| of(*x) == of(40)).collect();
+            (marked.len(), of(40) != of(0))
+        };
+        assert_eq!(bar(&model, "/command1"), (78, true), "{name}");
+        model.composer.completion = None;
+        model.overlays.push(Overlay::Picker(picker()));
+        let (cells, differs) = bar(&model, "qwen2.5");
+        assert!(cells > 60 && differs, "{name}: {cells}");
+    }
 }
 
 #[test]

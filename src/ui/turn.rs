@@ -312,10 +312,12 @@ fn stamp(turn: &Turn, is_last: bool, scene: Scene<'_>) -> u64 {
         }
         (key(attempt), lane.attempts.len(), attempt.thinking_open).hash(&mut hasher);
         (attempt.answer.shown().len(), attempt.thinking.shown().len()).hash(&mut hasher);
-        attempt.metrics.total_ms.map(f64::to_bits).hash(&mut hasher);
+        (attempt.metrics.first_token_ms.map(f64::to_bits), attempt.metrics.total_ms.map(f64::to_bits))
+            .hash(&mut hasher);
         attempt.metrics.usage.output_tokens.hash(&mut hasher);
         attempt.metrics.server.is_some().hash(&mut hasher);
-        (&attempt.quantisation, target::role(scene.model, &attempt.decision.backend)).hash(&mut hasher);
+        (target::quantisation(scene.model, attempt), target::role(scene.model, &attempt.decision.backend))
+            .hash(&mut hasher);
     }
     hasher.finish().max(1)
 }

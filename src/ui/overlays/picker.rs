@@ -62,7 +62,7 @@ pub(super) fn draw(picker: &Picker, scene: Scene<'_>, area: Rect, buf: &mut Buff
         buf.set_line(row.x, y, &columns.line(item, usize::from(row.width), scene), row.width);
         if at == picker.selected {
             let full = Rect { x: row.x.saturating_sub(1), width: row.width + 2, ..row };
-            buf.set_style(full, theme.style(Role::Selection));
+            crate::ui::mark_row(full, theme, buf);
         }
     }
     Some(Position { x: cursor.x, y: cursor.y })
