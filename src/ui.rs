@@ -98,11 +98,8 @@ pub fn view(model: &Model, theme: &Theme, cache: &mut ViewCache, frame: &mut Fra
     let cursor = composer.draw(scene, place, buf);
     composer::completion(scene, Rect { height: place.y, ..area }, buf);
 
-    let cursor = match overlays::draw(scene, area, place.y, buf) {
-        overlays::Outcome::None => cursor,
-        overlays::Outcome::Over(over) => over,
-    };
-    if let Some(cursor) = cursor {
+    let over = overlays::draw(scene, area, place.y, buf);
+    if let Some(cursor) = over.cursor.unwrap_or(cursor) {
         frame.set_cursor_position(cursor);
     }
     FrameFacts {
@@ -111,8 +108,8 @@ pub fn view(model: &Model, theme: &Theme, cache: &mut ViewCache, frame: &mut Fra
         total_rows: seen.total,
         top_row: seen.top,
         composer_width: composer.width(),
+        help_last: over.help_last,
         turn_rows: seen.turn_rows,
-        ..FrameFacts::default()
     }
 }
 
@@ -161,11 +158,14 @@ fn below_mark(
         return;
     }
     let new = if cols == scene.page.cols { seen.total.saturating_sub(seen_rows) } else { 0 };
-    let text = if new > 0 { format!(" ↓ {new} new ") } else { " ↓ end ".to_owned() };
+    let words = if new > 0 { format!("{new} new ") } else { "end ".to_owned() };
     let row = if between.height > 0 && !has_notice { between.y } else { body.bottom().saturating_sub(1) };
-    let role = if new > 0 { Role::Accent } else { Role::Dim };
-    let x = body.right().saturating_sub(rows(text.width()) + scene.page.margin);
-    buf.set_string(x, row, text, scene.theme.style(role));
+    let mark = Line::from(vec![
+        Span::styled(" ↓ ", scene.theme.style(Role::Accent)),
+        Span::styled(words, scene.theme.style(Role::Dim)),
+    ]);
+    let x = body.right().saturating_sub(rows(mark.width()) + scene.page.margin);
+    buf.set_line(x, row, &mark, body.right().saturating_sub(x));
 }
 
 /// Rows for queued messages.

@@ -12,7 +12,7 @@ use crate::theme::Role;
 /// Most cells a model's name takes.
 const NAME_CELLS: usize = 40;
 
-/// Where the next turn would go.
+/// Where the next turn would go. While no model is known there, the model's name is empty.
 pub(super) fn next(model: &Model) -> Option<Decision> {
     let backends = model
         .fleet
@@ -24,7 +24,22 @@ pub(super) fn next(model: &Model) -> Option<Decision> {
             models: backend.models.iter().map(|card| card.id.clone()).collect(),
         })
         .collect();
-    route(&Facts { pin: model.prefs.pin.clone(), configured: model.prefs.configured.clone(), backends }).ok()
+    let (pin, configured) = (model.prefs.pin.clone(), model.prefs.configured.clone());
+    route(&Facts { pin, configured, backends }).ok().or_else(|| without_model(model))
+}
+
+/// The backend asked for, else the first one, while it has told of no model.
+fn without_model(model: &Model) -> Option<Decision> {
+    let (pin, configured) = (&model.prefs.pin, &model.prefs.configured);
+    let wanted = pin.backend.as_ref().or(configured.backend.as_ref());
+    let backend = wanted.or_else(|| model.fleet.backends.first().map(|backend| &backend.name))?;
+    Some(Decision {
+        backend: backend.clone(),
+        model: String::new(),
+        rule: "default".to_owned(),
+        reason: String::new(),
+        rejected: Vec::new(),
+    })
 }
 
 /// A backend by name.
@@ -83,7 +98,8 @@ pub(super) fn state(model: &Model, decision: &Decision) -> Option<(&'static str,
         }
         ModelState::Unloaded => ("○", format!("{label} not loaded"), Role::Dim),
         ModelState::Failed { .. } => ("▲", format!("{label} cannot load"), Role::Bad),
-        ModelState::Unknown => ("○", label, Role::Dim),
+        // Most servers do not say; the upper edge has the name already.
+        ModelState::Unknown => return None,
     })
 }
 

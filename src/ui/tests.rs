@@ -4,7 +4,7 @@ mod fixture;
 
 use super::ViewCache;
 use crate::app::Model;
-use crate::app::model::{Completion, EngineView, Level, Notice, Overlay, Scroll};
+use crate::app::model::{BackendView, Completion, EngineView, Level, Notice, Overlay, Scroll};
 use crate::app::turn::Phase;
 use crate::chat::{Channel, GenError, GenErrorKind};
 use crate::text::shown;
@@ -109,6 +109,22 @@ fn help() {
 }
 
 #[test]
+fn the_help_says_where_it_ends() {
+    let mut model = empty(40, 12);
+    model.overlays.push(Overlay::Help { top: 0 });
+    let last = frame(&model, &theme(), &mut ViewCache::default()).1.help_last.expect("the last row");
+    let at = |top: usize| {
+        let mut model = model.clone();
+        model.overlays = vec![Overlay::Help { top }];
+        (0..12).map(|y| text(&model, y)).collect::<Vec<_>>()
+    };
+    assert_eq!(at(last), at(last + 100));
+    assert_ne!(at(last), at(last - 1));
+    model.overlays.clear();
+    assert_eq!(frame(&model, &theme(), &mut ViewCache::default()).1.help_last, None);
+}
+
+#[test]
 fn models() {
     screens("picker", |cols, rows| {
         let mut model = empty(cols, rows);
@@ -135,6 +151,37 @@ fn phases_say_what_is_happening() {
         model.turns.push(turn(1, "hello", attempt(1, "", phase)));
         assert_eq!(text(&model, 2).trim_end(), format!("  {expected}"));
     }
+}
+
+#[test]
+fn a_target_without_models_is_still_shown() {
+    let mut model = empty(80, 24);
+    model.fleet.backends.push(BackendView {
+        name: "dead".to_owned(),
+        is_engine: false,
+        default_model: None,
+        models: Vec::new(),
+        trouble: None,
+    });
+    model.prefs.pin.backend = Some("dead".to_owned());
+    let page = |model: &Model| (0..24).map(|y| text(model, y)).collect::<Vec<_>>();
+    let rows = page(&model);
+    assert!(rows[21].starts_with(" ╭─ → dead ──"), "{rows:?}");
+    assert!(rows[23].starts_with(" ╰────"), "{rows:?}");
+    assert!(rows.iter().any(|row| row.contains("Looking for models.")), "{rows:?}");
+    model.fleet.backends[1].trouble = Some(shown("127.0.0.1:9 refuses the connection"));
+    let rows = page(&model);
+    assert!(rows[23].starts_with(" ╰─ ✕ dead away ──"), "{rows:?}");
+    let at = rows.iter().position(|row| row == "  ▲ dead: 127.0.0.1:9 refuses the connection.").expect("why");
+    assert_eq!(rows[at + 1], "  /model asks again, or chooses another one.");
+    // A model whose state nobody tells has no mark.
+    model.fleet.backends[1].trouble = None;
+    let mut card = model.fleet.backends[0].models[0].clone();
+    card.state = crate::chat::ModelState::Unknown;
+    model.fleet.backends[1].models.push(card);
+    let rows = page(&model);
+    assert!(rows[21].starts_with(" ╭─ → dead · builtin ──"), "{rows:?}");
+    assert!(rows[23].starts_with(" ╰────"), "{rows:?}");
 }
 
 #[test]
@@ -227,6 +274,7 @@ fn completions_lie_above_the_composer() {
     model.composer.completion = Some(Completion { items, selected: 9 });
     assert_eq!(text(&model, 20), "  /command9   does something");
     assert_eq!(text(&model, 13), "  /command2   does something");
+    assert!(text(&model, 21).ends_with("─ ↑ 2 · ↓ 2 more ─╮"), "{}", text(&model, 21));
 }
 
 #[test]

@@ -6,6 +6,7 @@ use crate::app::model::EngineView;
 use crate::chat::ModelState;
 use crate::markdown::wrap::{Styled, wrap};
 use crate::router::Decision;
+use crate::text::{Shown, shown_line};
 use crate::theme::Role;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -63,12 +64,13 @@ fn lines(scene: Scene<'_>) -> Vec<Line<'static>> {
             ]));
         }
     } else {
-        let is_engine = decision
-            .as_ref()
-            .and_then(|decision| target::backend(model, &decision.backend))
-            .is_some_and(|backend| backend.is_engine);
-        let text = match (&decision, &model.fleet.engine) {
+        let backend = decision.as_ref().and_then(|decision| target::backend(model, &decision.backend));
+        let is_engine = backend.is_some_and(|backend| backend.is_engine);
+        let trouble = backend.and_then(|backend| Some((&backend.name, backend.trouble.as_ref()?)));
+        let named = decision.as_ref().filter(|decision| !decision.model.is_empty());
+        let text = match (named, &model.fleet.engine) {
             (_, EngineView::Down { message, .. }) if is_engine => message.to_string(),
+            _ if let Some((name, why)) = trouble => away(name, why),
             (Some(decision), _) => {
                 let name = target::name(&decision.model);
                 match card.map(|card| &card.state) {
@@ -83,6 +85,7 @@ fn lines(scene: Scene<'_>) -> Vec<Line<'static>> {
                 }
             }
             (None, EngineView::Starting | EngineView::Unknown) => "Looking for models.".to_owned(),
+            (None, _) if !is_engine && backend.is_some() => "Looking for models.".to_owned(),
             (None, _) => "No model yet: put a GGUF file in ~/models, then /model.".to_owned(),
         };
         for line in text.lines() {
@@ -92,6 +95,14 @@ fn lines(scene: Scene<'_>) -> Vec<Line<'static>> {
     gap(&mut lines);
     lines.push(hint(scene));
     lines
+}
+
+/// Why a backend does not answer, and what to do about it.
+fn away(name: &str, why: &Shown) -> String {
+    let name = shown_line(name, 24);
+    let why = why.trim_end_matches('.');
+    let why = if why.starts_with(&*name) { why.to_owned() } else { format!("{}: {why}", &*name) };
+    format!("▲ {why}.\n/model asks again, or chooses another one.")
 }
 
 /// Whether the next turn goes to the built-in model; known by its name before the engine has told of it.
