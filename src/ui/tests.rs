@@ -241,6 +241,21 @@ fn thinking_is_folded_to_a_line() {
 }
 
 #[test]
+fn a_long_message_is_folded() {
+    let lines = |n: usize| (1..=n).map(|n| format!("line {n}")).collect::<Vec<_>>().join("\n");
+    let mut model = empty(80, 60);
+    model.turns.push(done(1, &lines(40), "Long."));
+    assert_eq!(text(&model, 39), "▌ line 40");
+    model.turns = vec![done(1, &lines(3000), "Long.")];
+    assert_eq!(
+        (11..15).map(|y| text(&model, y)).collect::<Vec<_>>(),
+        ["▌ line 12", "▌ … 2988 more lines", "", "  Long."]
+    );
+    model.turns = vec![done(1, &"word ".repeat(10_000), "Long.")];
+    assert!(text(&model, 12).starts_with("▌ … ") && text(&model, 14) == "  Long.", "{}", text(&model, 12));
+}
+
+#[test]
 fn earlier_attempts_are_one_line_each() {
     let mut model = empty(80, 24);
     let failed = GenError::new(GenErrorKind::EngineDied, "the engine ended\nlast words");
@@ -340,6 +355,27 @@ fn no_colour_leaves_none() {
     let (buffer, _) = frame(&model, &theme, &mut ViewCache::default());
     let reset = ratatui::style::Color::Reset;
     assert!(buffer.content.iter().all(|cell| cell.fg == reset && cell.bg == reset));
+}
+
+#[test]
+fn without_utf_8_borders_and_marks_are_ascii() {
+    let mut theme = theme();
+    theme.charset = crate::theme::Charset::Ascii;
+    for (cols, rows) in SIZES {
+        let mut model = empty(cols, rows);
+        model.turns.push(done(1, "what changes?", &TABLE.replace('–', "-")));
+        model.turns.push(turn(2, "count", attempt(2, "One", Phase::Loading { fraction: 0.4 })));
+        model.queue = vec!["a\nb".to_owned()];
+        let notice = "not saved: the disk is full";
+        model.notice = Some(Notice { text: shown(notice), level: Level::Bad, until: None });
+        for overlay in [None, Some(Overlay::Help { top: 0 }), Some(Overlay::Picker(picker()))] {
+            model.overlays = overlay.into_iter().collect();
+            let (buffer, _) = frame(&model, &theme, &mut ViewCache::default());
+            let odd: Vec<&str> =
+                buffer.content.iter().map(|cell| cell.symbol()).filter(|symbol| !symbol.is_ascii()).collect();
+            assert_eq!(odd, Vec::<&str>::new(), "{cols}x{rows}");
+        }
+    }
 }
 
 /// The block at the top of the page, as the first words of its line.

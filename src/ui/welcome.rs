@@ -122,11 +122,11 @@ fn hint(scene: Scene<'_>) -> Line<'static> {
     let style = |role| scene.theme.style(role);
     let key = |key: &'static str| Span::styled(key, style(Role::Accent));
     let text = |text: &'static str| Span::styled(text, style(Role::Dim));
-    Line::from(vec![
-        text("Type a question, "),
-        key("/"),
-        text(" for commands, "),
-        key("?"),
-        text(" for help."),
-    ])
+    let whole =
+        vec![text("Type a question, "), key("/"), text(" for commands, "), key("?"), text(" for help.")];
+    let whole = Line::from(whole);
+    if whole.width() <= scene.page.wide {
+        return whole;
+    }
+    Line::from(vec![key("/"), text(" commands"), text(" · "), key("?"), text(" help")])
 }
