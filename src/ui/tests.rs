@@ -173,7 +173,7 @@ fn a_target_without_models_is_still_shown() {
     let rows = page(&model);
     assert!(rows[23].starts_with(" ╰─ ✕ dead away ──"), "{rows:?}");
     let at = rows.iter().position(|row| row == "  ▲ dead: 127.0.0.1:9 refuses the connection.").expect("why");
-    assert_eq!(rows[at + 1], "  /model asks again, or chooses another one.");
+    assert_eq!(rows[at + 1], "    /model asks again, or chooses another one.");
     // A model whose state nobody tells has no mark.
     model.fleet.backends[1].trouble = None;
     let mut card = model.fleet.backends[0].models[0].clone();

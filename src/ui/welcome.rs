@@ -66,6 +66,7 @@ fn lines(scene: Scene<'_>) -> Vec<Line<'static>> {
     } else {
         let backend = decision.as_ref().and_then(|decision| target::backend(model, &decision.backend));
         let is_engine = backend.is_some_and(|backend| backend.is_engine);
+        let is_down = is_engine && matches!(model.fleet.engine, EngineView::Down { .. });
         let trouble = backend.and_then(|backend| Some((&backend.name, backend.trouble.as_ref()?)));
         let named = decision.as_ref().filter(|decision| !decision.model.is_empty());
         let text = match (named, &model.fleet.engine) {
@@ -88,8 +89,17 @@ fn lines(scene: Scene<'_>) -> Vec<Line<'static>> {
             (None, _) if !is_engine && backend.is_some() => "Looking for models.".to_owned(),
             (None, _) => "No model yet: put a GGUF file in ~/models, then /model.".to_owned(),
         };
-        for line in text.lines() {
-            paragraph(line, Role::Text, &mut lines);
+        let (mark, indent) = if is_down || trouble.is_some() {
+            (vec![Span::styled("▲ ", style(Role::Bad))], "  ")
+        } else {
+            (vec![], "")
+        };
+        for (at, line) in text.lines().enumerate() {
+            let mut styled = Styled::default();
+            styled.push(line, style(Role::Text));
+            let rest = [Span::raw(indent)];
+            let first = if at == 0 { mark.as_slice() } else { &rest };
+            wrap(&styled, scene.page.prose.min(76), first, &rest, &mut lines);
         }
     }
     gap(&mut lines);
@@ -102,7 +112,7 @@ fn away(name: &str, why: &Shown) -> String {
     let name = shown_line(name, 24);
     let why = why.trim_end_matches('.');
     let why = if why.starts_with(&*name) { why.to_owned() } else { format!("{}: {why}", &*name) };
-    format!("▲ {why}.\n/model asks again, or chooses another one.")
+    format!("{why}.\n/model asks again, or chooses another one.")
 }
 
 /// Whether the next turn goes to the built-in model; known by its name before the engine has told of it.
