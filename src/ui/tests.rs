@@ -109,6 +109,24 @@ fn help() {
 }
 
 #[test]
+fn a_remark_in_a_list_does_not_move_the_columns() {
+    let mut model = empty(80, 24);
+    let mut list = picker();
+    let row = |list: &crate::app::model::Picker| {
+        let mut model = model.clone();
+        model.overlays = vec![Overlay::Picker(list.clone())];
+        (0..24).map(|y| text(&model, y)).find(|row| row.contains("qwen2.5")).expect("there")
+    };
+    list.items[3].columns.clear();
+    let before = row(&list);
+    list.items[3].columns = vec![shown("it can't be reached at http://127.0.0.1:9: nothing listens there")];
+    assert_eq!(row(&list), before);
+    model.overlays.push(Overlay::Picker(list));
+    let rows: Vec<String> = (0..24).map(|y| text(&model, y)).collect();
+    assert!(rows.iter().any(|row| row.contains("it can't be reached at http")), "{rows:?}");
+}
+
+#[test]
 fn the_help_says_where_it_ends() {
     let mut model = empty(40, 12);
     model.overlays.push(Overlay::Help { top: 0 });

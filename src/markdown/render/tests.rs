@@ -75,6 +75,12 @@ fn tables_are_aligned_by_cells() {
 }
 
 #[test]
+fn the_rule_below_a_head_is_dim() {
+    let lines = render("| a |\n|---|\n| b |", 0, 40, &theme());
+    assert_eq!(lines[1].spans[0].style, theme().style(Role::Dim));
+}
+
+#[test]
 fn a_growing_table_is_one_from_its_head_on() {
     let open = |source: &str, width: usize| -> Vec<String> {
         render_open_table(source, 0, width, &theme()).iter().map(ToString::to_string).collect()
