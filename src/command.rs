@@ -311,32 +311,33 @@ pub fn protect(text: &str) -> String {
     }
 }
 
-/// Commands whose names fit what is typed: those that begin with it, then those that contain its letters
-/// in order. `None` when the draft is not the name of a command being typed. Gives the name to insert.
+/// Commands whose names fit what is typed: those that begin with it; where there is none, those that begin
+/// with the same letter and contain the others in order. `None` when the draft is not the name of a command being typed. Gives the name to insert.
 #[must_use]
 pub fn complete(draft: &str) -> Option<Vec<(&'static str, &'static Spec)>> {
     let typed = draft.strip_prefix('/').filter(|word| is_word(word))?.to_lowercase();
-    let mut found: Vec<(&'static str, &'static Spec)> = COMMANDS
+    let found: Vec<(&'static str, &'static Spec)> = COMMANDS
         .iter()
         .filter_map(|spec| Some((*spec.slash.iter().find(|name| name.starts_with(&typed))?, spec)))
         .collect();
+    if !found.is_empty() {
+        return Some(found);
+    }
     let atom = Atom::new(&typed, CaseMatching::Ignore, Normalization::Smart, AtomKind::Fuzzy, false);
     let mut matcher = Matcher::new(Config::DEFAULT);
     let mut space = Vec::new();
     let mut fuzzy: Vec<_> = COMMANDS
         .iter()
-        .filter(|spec| !found.iter().any(|(_, other)| other.command == spec.command))
         .filter_map(|spec| {
-            let scored = spec
-                .slash
-                .iter()
-                .filter_map(|name| Some((atom.score(Utf32Str::new(name, &mut space), &mut matcher)?, *name)));
+            let scored =
+                spec.slash.iter().filter(|name| name.chars().next() == typed.chars().next()).filter_map(
+                    |name| Some((atom.score(Utf32Str::new(name, &mut space), &mut matcher)?, *name)),
+                );
             scored.max_by_key(|(score, _)| *score).map(|(score, name)| (score, name, spec))
         })
         .collect();
     fuzzy.sort_by_key(|(score, ..)| std::cmp::Reverse(*score));
-    found.extend(fuzzy.into_iter().map(|(_, name, spec)| (name, spec)));
-    Some(found)
+    Some(fuzzy.into_iter().map(|(_, name, spec)| (name, spec)).collect())
 }
 
 /// The command with exactly this slash name.
@@ -415,10 +416,11 @@ mod tests {
         let names = |draft: &str| {
             complete(draft).map(|found| found.into_iter().map(|(name, _)| name).collect::<Vec<_>>())
         };
-        assert_eq!(names("/s").expect("a word")[..3], ["stop", "sessions", "system"]);
-        assert_eq!(names("/mo").expect("a word")[0], "model");
-        assert_eq!(names("/cle").expect("a word")[0], "clear");
-        assert!(names("/mdl").expect("a word").contains(&"model"));
+        assert_eq!(names("/s").expect("a word"), ["stop", "sessions", "system", "status"]);
+        assert_eq!(names("/mo").expect("a word"), ["model"]);
+        assert_eq!(names("/cle").expect("a word"), ["clear"]);
+        assert_eq!(names("/mdl").expect("a word"), ["model"]);
+        assert_eq!(names("/odel"), Some(vec![]));
         assert_eq!(names("/zz"), Some(vec![]));
         assert_eq!(names("/").expect("all").len(), COMMANDS.iter().filter(|s| !s.slash.is_empty()).count());
         for text in ["/usr/", "/model x", "", "x", "/a\n"] {

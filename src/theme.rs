@@ -91,11 +91,39 @@ const BUILT_IN: [(&str, &str); 3] = [
     ("high-contrast", include_str!("../themes/high-contrast.toml")),
 ];
 
+/// Which characters the terminal can show.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Charset {
+    /// All of them.
+    #[default]
+    Unicode,
+    /// Of borders and marks only those of ASCII.
+    Ascii,
+}
+
+impl Charset {
+    /// Reads the locale: the first of `LC_ALL`, `LC_CTYPE` and `LANG` that says something. Where none does,
+    /// the terminal is taken for a modern one.
+    #[must_use]
+    pub fn from_env() -> Self {
+        let locales = ["LC_ALL", "LC_CTYPE", "LANG"].map(|name| std::env::var(name).unwrap_or_default());
+        Self::of(locales.iter().map(String::as_str))
+    }
+
+    fn of<'a>(mut locales: impl Iterator<Item = &'a str>) -> Self {
+        let Some(locale) = locales.find(|locale| !locale.is_empty()) else { return Self::Unicode };
+        let locale = locale.to_ascii_lowercase();
+        if locale.contains("utf-8") || locale.contains("utf8") { Self::Unicode } else { Self::Ascii }
+    }
+}
+
 /// A style for every role.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Theme {
     /// Its name.
     pub name: String,
+    /// What borders and marks are made of.
+    pub charset: Charset,
     styles: [Style; Role::ALL.len()],
 }
 
@@ -107,7 +135,11 @@ impl Theme {
     /// One line naming the themes there are, when there is none of this name.
     pub fn load(name: &str, user_dir: Option<&Path>) -> Result<(Self, Vec<String>), String> {
         let mut warnings = Vec::new();
-        let mut theme = Self { name: name.to_owned(), styles: [Style::new(); Role::ALL.len()] };
+        let mut theme = Self {
+            name: name.to_owned(),
+            charset: Charset::default(),
+            styles: [Style::new(); Role::ALL.len()],
+        };
         // Every theme starts from the default, so that the table is total.
         if let Some((_, base)) = BUILT_IN.first() {
             file::apply(&mut theme, base, "default", &mut warnings);
@@ -264,6 +296,21 @@ mod tests {
         assert_eq!(warnings("a"), ["theme a: it inherits from itself by way of `b`"]);
         assert_eq!(warnings("broken").len(), 1);
         assert!(warnings("broken")[0].starts_with("theme broken, line 1: "), "{:?}", warnings("broken"));
+    }
+
+    #[test]
+    fn the_locale_says_which_characters_there_are() {
+        let cases = [
+            (["", "", ""], Charset::Unicode),
+            (["", "", "de_DE.UTF-8"], Charset::Unicode),
+            (["", "C.utf8", "C"], Charset::Unicode),
+            (["C", "", "de_DE.UTF-8"], Charset::Ascii),
+            (["", "", "de_DE.ISO-8859-1"], Charset::Ascii),
+            (["", "POSIX", ""], Charset::Ascii),
+        ];
+        for (locales, charset) in cases {
+            assert_eq!(Charset::of(locales.into_iter()), charset, "{locales:?}");
+        }
     }
 
     #[test]

@@ -3,10 +3,12 @@
 //! From top to bottom: the transcript, a row for notices, queued messages, the composer. Overlays lie over
 //! the dimmed page. Nothing here keeps state: [`ViewCache`] is a memo, and time comes from the model.
 
+mod ascii;
 mod blocks;
 mod code;
 mod composer;
 mod format;
+mod notice;
 mod overlays;
 mod page;
 mod receipt;
@@ -18,15 +20,15 @@ mod welcome;
 #[cfg(test)]
 mod tests;
 
-use crate::app::model::{Level, Scroll};
+use crate::app::model::Scroll;
 use crate::app::{FrameFacts, Model};
 use crate::chat::SessionId;
-use crate::markdown::wrap::{Styled, wrap};
-use crate::theme::{Role, Theme};
+use crate::theme::{Charset, Role, Theme};
 use page::Page;
 use ratatui::Frame;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
+use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 use turn::{Scene, TurnMemo};
 use unicode_width::UnicodeWidthStr;
@@ -64,6 +66,9 @@ pub fn view(model: &Model, theme: &Theme, cache: &mut ViewCache, frame: &mut Fra
     let area = frame.area();
     if area.width < SMALLEST.0 || area.height < SMALLEST.1 {
         too_small(area, theme, frame.buffer_mut());
+        if theme.charset == Charset::Ascii {
+            ascii::replace(frame.buffer_mut());
+        }
         return FrameFacts { composer_width: usize::from(area.width).max(1), ..FrameFacts::default() };
     }
     let page = Page::new(area.width);
@@ -72,9 +77,9 @@ pub fn view(model: &Model, theme: &Theme, cache: &mut ViewCache, frame: &mut Fra
 
     let composer = composer::Composer::new(scene, area);
     let queue = queue_rows(model, area.height);
-    let notice = notice(scene);
+    let notice = notice::lines(scene, usize::from(area.height / 4).max(1));
     // The row between page and composer is where notices go; it is there before them, so nothing jumps.
-    let between = notice.len().max(page.gap).min(usize::from(area.height / 4).max(1));
+    let between = notice.len().max(page.gap);
     let below = composer.rows() + rows(queue) + rows(between);
     let height = area.height.saturating_sub(below).max(1);
     let body = Rect { height, ..area };
@@ -86,7 +91,7 @@ pub fn view(model: &Model, theme: &Theme, cache: &mut ViewCache, frame: &mut Fra
     if model.turns.is_empty() {
         welcome::draw(scene, body, buf);
     }
-    for (at, line) in notice.iter().take(between).enumerate() {
+    for (at, line) in notice.iter().enumerate() {
         buf.set_line(page.margin, y + rows(at), line, area.width.saturating_sub(page.margin));
     }
     below_mark(scene, &seen, Rect { y, height: rows(between), ..area }, body, !notice.is_empty(), buf);
@@ -97,11 +102,11 @@ pub fn view(model: &Model, theme: &Theme, cache: &mut ViewCache, frame: &mut Fra
     let cursor = composer.draw(scene, place, buf);
     composer::completion(scene, Rect { height: place.y, ..area }, buf);
 
-    let cursor = match overlays::draw(scene, area, place.y, buf) {
-        overlays::Outcome::None => cursor,
-        overlays::Outcome::Over(over) => over,
-    };
-    if let Some(cursor) = cursor {
+    let over = overlays::draw(scene, area, place.y, buf);
+    if theme.charset == Charset::Ascii {
+        ascii::replace(buf);
+    }
+    if let Some(cursor) = over.cursor.unwrap_or(cursor) {
         frame.set_cursor_position(cursor);
     }
     FrameFacts {
@@ -110,8 +115,8 @@ pub fn view(model: &Model, theme: &Theme, cache: &mut ViewCache, frame: &mut Fra
         total_rows: seen.total,
         top_row: seen.top,
         composer_width: composer.width(),
+        help_last: over.help_last,
         turn_rows: seen.turn_rows,
-        ..FrameFacts::default()
     }
 }
 
@@ -123,27 +128,6 @@ fn too_small(area: Rect, theme: &Theme, buf: &mut Buffer) {
     let text = format!("needs {}×{}", SMALLEST.0, SMALLEST.1);
     let text = crate::text::width::cut(&text, usize::from(area.width));
     buf.set_string(area.x, area.y + area.height / 2, text, theme.style(Role::Text));
-}
-
-/// The notice, on at most two lines.
-fn notice(scene: Scene<'_>) -> Vec<Line<'static>> {
-    let Some(notice) = &scene.model.notice else { return Vec::new() };
-    let (mark, role) = match notice.level {
-        Level::Info => ("· ", Role::Accent),
-        Level::Warn => ("▲ ", Role::Warn),
-        Level::Bad => ("✕ ", Role::Bad),
-    };
-    let mut lines = Vec::new();
-    let mut text = Styled::default();
-    let mark = Span::styled(mark, scene.theme.style(role));
-    for (at, line) in notice.text.lines().take(3).enumerate() {
-        text.clear();
-        text.push(line, scene.theme.style(Role::Text));
-        let first = if at == 0 { mark.clone() } else { Span::raw("  ") };
-        wrap(&text, scene.page.wide, &[first], &[Span::raw("  ")], &mut lines);
-    }
-    lines.truncate(3);
-    lines
 }
 
 /// `↓ 214 new` while the end is out of sight and not followed.
@@ -160,11 +144,14 @@ fn below_mark(
         return;
     }
     let new = if cols == scene.page.cols { seen.total.saturating_sub(seen_rows) } else { 0 };
-    let text = if new > 0 { format!(" ↓ {new} new ") } else { " ↓ end ".to_owned() };
+    let words = if new > 0 { format!("{new} new ") } else { "end ".to_owned() };
     let row = if between.height > 0 && !has_notice { between.y } else { body.bottom().saturating_sub(1) };
-    let role = if new > 0 { Role::Accent } else { Role::Dim };
-    let x = body.right().saturating_sub(rows(text.width()) + scene.page.margin);
-    buf.set_string(x, row, text, scene.theme.style(role));
+    let mark = Line::from(vec![
+        Span::styled(" ↓ ", scene.theme.style(Role::Accent)),
+        Span::styled(words, scene.theme.style(Role::Dim)),
+    ]);
+    let x = body.right().saturating_sub(rows(mark.width()) + scene.page.margin);
+    buf.set_line(x, row, &mark, body.right().saturating_sub(x));
 }
 
 /// Rows for queued messages.
@@ -196,6 +183,12 @@ fn first_line(text: &str) -> String {
     let mut lines = text.lines().filter(|line| !line.trim().is_empty());
     let first = lines.next().unwrap_or_default().trim();
     if lines.next().is_some() { format!("{first} …") } else { first.to_owned() }
+}
+
+/// Marks a row of a list: one bar, whatever colours its words have.
+fn mark_row(row: Rect, theme: &Theme, buf: &mut Buffer) {
+    let bar = Style::reset().patch(theme.style(Role::Text)).patch(theme.style(Role::Selection));
+    buf.set_style(row, bar);
 }
 
 /// A place on the screen.

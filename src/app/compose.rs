@@ -40,7 +40,9 @@ impl Step<'_> {
     /// Puts the marked candidate into the draft.
     pub(super) fn complete(&mut self) {
         let Some(completion) = self.model.composer.completion.take() else { return };
-        let Some((name, _)) = completion.items.into_iter().nth(completion.selected) else { return };
+        let Some((label, _)) = completion.items.into_iter().nth(completion.selected) else { return };
+        // What follows the name is its argument as the list shows it.
+        let name = label.split(' ').next().unwrap_or_default().to_owned();
         let takes_argument =
             command::named(name.trim_start_matches('/')).is_some_and(|spec| !spec.argument.is_empty());
         let text = if takes_argument { name + " " } else { name };
@@ -257,9 +259,9 @@ impl Step<'_> {
 }
 
 fn item(name: &str, spec: &Spec) -> (String, String) {
-    let about = match spec.argument {
-        "" => spec.about.to_owned(),
-        argument => format!("{argument}  {}", spec.about),
+    let label = match spec.argument {
+        "" => format!("/{name}"),
+        argument => format!("/{name} {argument}"),
     };
-    (format!("/{name}"), about)
+    (label, spec.about.to_owned())
 }

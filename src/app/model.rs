@@ -137,7 +137,8 @@ pub struct Composer {
 /// Slash commands that match the draft.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Completion {
-    /// Candidates: what Tab inserts and one line about it, best first.
+    /// Candidates: what Tab inserts, with the argument it takes after a blank, and one line about it; best
+    /// first.
     pub items: Vec<(String, String)>,
     /// The marked one.
     pub selected: usize,

@@ -62,6 +62,45 @@ pub fn render(source: &str, indent: usize, width: usize, theme: &Theme) -> Vec<L
     page.lines
 }
 
+/// The same for a block that begins with `|` and still grows: while the rule below its head has not come, or
+/// not whole, it is drawn as the table that it is about to be.
+#[must_use]
+pub fn render_open_table(source: &str, indent: usize, width: usize, theme: &Theme) -> Vec<Line<'static>> {
+    let rest = || render(source, indent, width, theme);
+    let mut rows = source.lines();
+    let (head, rule, body) = (rows.next().unwrap_or_default(), rows.next(), rows.next());
+    let is_rule = |rule: &str| rule.chars().all(|c| matches!(c, '|' | '-' | ':' | ' '));
+    let columns = columns(head);
+    if body.is_some() || columns == 0 || !rule.is_none_or(is_rule) {
+        return rest();
+    }
+    let mut cells: Vec<&str> =
+        rule.unwrap_or_default().split('|').filter(|cell| cell.contains('-')).collect();
+    if cells.len() > columns {
+        return rest();
+    }
+    cells.resize(columns, "---");
+    let mut lines = render(&format!("{head}\n|{}|", cells.join("|")), indent, width, theme);
+    if lines.len() < 2 || lines.first().is_some_and(|line| line.to_string().trim_start().starts_with('|')) {
+        // Wider than the page: its source is shown, and that has no invented rule.
+        return rest();
+    }
+    if rule.is_none() {
+        lines.pop();
+    }
+    lines
+}
+
+/// Cells of a table's head as the parser counts them; 0 while nothing is in it.
+fn columns(head: &str) -> usize {
+    let head = head.trim().trim_start_matches('|').trim();
+    let head = head.strip_suffix('|').filter(|head| !head.ends_with('\\')).unwrap_or(head);
+    if head.is_empty() {
+        return 0;
+    }
+    1 + head.replace("\\|", "").matches('|').count()
+}
+
 /// What is being built.
 struct Page<'a> {
     source: &'a str,

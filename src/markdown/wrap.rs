@@ -201,10 +201,11 @@ pub fn next_grapheme(text: &str, at: usize) -> Option<(usize, usize)> {
     Some((grapheme.len(), cells))
 }
 
-/// Breaks text at exactly the width, as code is; spaces stay. Never empty.
+/// Breaks text at exactly the width, as code is; spaces stay. The first line has `width` cells, the others
+/// `rest`. Never empty.
 #[must_use]
-pub fn chunks(text: &str, width: usize) -> Vec<Range<usize>> {
-    let width = width.max(2);
+pub fn chunks(text: &str, width: usize, rest: usize) -> Vec<Range<usize>> {
+    let (mut width, rest) = (width.max(2), rest.max(2));
     let mut lines = Vec::new();
     let (mut start, mut used, mut at) = (0, 0, 0);
     while let Some((len, cells)) = next_grapheme(text, at) {
@@ -212,6 +213,7 @@ pub fn chunks(text: &str, width: usize) -> Vec<Range<usize>> {
             lines.push(start..at);
             start = at;
             used = 0;
+            width = rest;
         }
         used += cells;
         at += len;
@@ -260,7 +262,7 @@ mod tests {
         assert!(breaks(&text, 80).len() > 100_000);
         let text = "x".repeat(10_000_000);
         assert_eq!(breaks(&text, 80).len(), 125_000);
-        assert_eq!(chunks(&text, 80).len(), 125_000);
+        assert_eq!(chunks(&text, 80, 80).len(), 125_000);
     }
 
     #[test]
@@ -287,7 +289,7 @@ mod tests {
         #[test]
         fn no_line_is_too_wide_and_no_text_is_lost(text in "([a-z ]{0,12}|[日本語。 ]{0,5}|é|👨‍👩‍👧|🇩🇪|\\PC){0,20}", width in 2_usize..30) {
             let text = text.replace(char::is_control, "");
-            for (ranges, keeps_spaces) in [(breaks(&text, width), false), (chunks(&text, width), true)] {
+            for (ranges, keeps_spaces) in [(breaks(&text, width), false), (chunks(&text, width, width), true)] {
                 let mut at = 0;
                 for range in &ranges {
                     prop_assert!(text[at..range.start].chars().all(|c| c == ' ' && !keeps_spaces), "{ranges:?}");

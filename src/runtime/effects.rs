@@ -15,7 +15,7 @@ use crate::app::{CopyWhat, Effect, EngineNews, Model, Msg};
 use crate::backend::{Backend, Backends, EngineEvent, LoadReason};
 use crate::chat::{GenError, GenErrorKind, GenEvent, GenKey};
 use crate::config::ClipboardMode;
-use crate::theme::Theme;
+use crate::theme::{Charset, Theme};
 use futures_util::{FutureExt, StreamExt};
 use std::collections::HashMap;
 use std::future::Future;
@@ -64,7 +64,8 @@ impl Colours {
     }
 
     /// The theme as it may be used.
-    pub(super) fn apply(self, theme: Theme) -> Theme {
+    pub(super) fn apply(self, mut theme: Theme) -> Theme {
+        theme.charset = Charset::from_env();
         match self {
             Self::Allowed => theme,
             Self::Unwanted => theme.without_colour(),

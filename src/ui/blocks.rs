@@ -5,7 +5,7 @@ use super::code::{Code, CodeMemo, header};
 use super::page::Page;
 use crate::app::turn::Prose;
 use crate::markdown::block::{Block, BlockKind};
-use crate::markdown::render::render;
+use crate::markdown::render::{render, render_open_table};
 use crate::theme::{Role, Theme};
 use ratatui::text::Line;
 use std::collections::HashMap;
@@ -44,7 +44,7 @@ pub(super) struct BlockSet {
 
 #[derive(Debug)]
 enum Body {
-    Lines { upto: usize, lines: Vec<Line<'static>> },
+    Lines { upto: usize, is_open: bool, lines: Vec<Line<'static>> },
     Code(Box<CodeMemo>),
 }
 
@@ -161,20 +161,25 @@ impl BlockSet {
                 1 + memo.update(code, look.page)
             }
             BlockKind::Text => {
-                if let Some(Body::Lines { upto, lines }) = self.bodies.get(&at)
-                    && *upto == block.range.end
+                if let Some(Body::Lines { upto, is_open, lines }) = self.bodies.get(&at)
+                    && (*upto, *is_open) == (block.range.end, block.is_open)
                 {
                     return lines.len();
                 }
                 let text = source.get(block.range.clone()).unwrap_or_default();
                 // A table may be wider than prose is let be.
                 let width = if text.starts_with('|') { look.page.wide } else { look.page.prose };
-                let mut lines = render(text, block.indent, width, look.theme);
+                let mut lines = if block.is_open && text.starts_with('|') {
+                    render_open_table(text, block.indent, width, look.theme)
+                } else {
+                    render(text, block.indent, width, look.theme)
+                };
                 if look.voice == Voice::Thinking {
                     lines = lines.into_iter().map(|line| dim(line, look.theme)).collect();
                 }
                 let rows = lines.len();
-                self.bodies.insert(at, Body::Lines { upto: block.range.end, lines });
+                let (upto, is_open) = (block.range.end, block.is_open);
+                self.bodies.insert(at, Body::Lines { upto, is_open, lines });
                 rows
             }
         }

@@ -10,6 +10,9 @@ use ratatui::text::{Line, Span};
 use std::ops::Range;
 use unicode_width::UnicodeWidthStr;
 
+/// Stands before a row that continues a line of code.
+const CONTINUED: &str = "↪ ";
+
 /// What is known of one block's code.
 #[derive(Debug, Default)]
 pub(super) struct CodeMemo {
@@ -94,9 +97,15 @@ impl CodeMemo {
                 highlight.line(at)
             };
             let styled = styled(text, colours, theme);
-            for (row, chunk) in chunks(styled.text(), width).into_iter().enumerate() {
+            let hang = hang(styled.text(), width);
+            let rest = width - hang - CONTINUED.width();
+            for (row, chunk) in chunks(styled.text(), width, rest).into_iter().enumerate() {
                 if part.contains(&(first_row + row)) {
                     let mut spans = vec![Span::raw(margin.clone())];
+                    if row > 0 {
+                        spans.push(Span::raw(" ".repeat(hang)));
+                        spans.push(Span::styled(CONTINUED, theme.style(Role::Dim)));
+                    }
                     spans.extend(styled.part(chunk));
                     out.push(Line::from(spans));
                 }
@@ -170,10 +179,19 @@ fn width(shifted: usize, page: &Page) -> usize {
 
 fn rows(line: &str, indent: usize, width: usize) -> usize {
     let line = dedent_line(line, indent);
+    let rest = |text: &str| width - hang(text, width) - CONTINUED.width();
     if line.is_ascii() && !line.contains('\t') {
-        return line.len().div_ceil(width).max(1);
+        let more = line.len().saturating_sub(width);
+        return if more == 0 { 1 } else { 1 + more.div_ceil(rest(line)) };
     }
-    chunks(styled(line, &[], None).text(), width).len()
+    let styled = styled(line, &[], None);
+    chunks(styled.text(), width, rest(styled.text())).len()
+}
+
+/// Columns a row is indented by that continues a line: as the line itself, where there is room for it.
+fn hang(line: &str, width: usize) -> usize {
+    let indent = line.len() - line.trim_start_matches(' ').len();
+    indent.min(width / 2).min(width.saturating_sub(CONTINUED.width() + 4))
 }
 
 fn styled<'a>(line: &str, colours: &[(usize, Role)], theme: impl Into<Option<&'a Theme>>) -> Styled {
@@ -213,6 +231,21 @@ mod tests {
         for (opening, body, expected) in cases {
             assert_eq!(file(opening, body), expected, "{opening} {body}");
         }
+    }
+
+    #[test]
+    fn a_wrapped_line_goes_on_at_its_own_indentation() {
+        let body = "fn f() {\n    let name = some_function(argument, another);\n}";
+        let (page, theme) = (Page::new(32), Theme::load("default", None).expect("theme").0);
+        let code = Code { body, info: "text", indent: 0, is_open: false };
+        let mut memo = CodeMemo::default();
+        let rows = memo.update(code, &page);
+        let lines: Vec<String> =
+            memo.draw(code, 0..rows, &page, &theme).iter().map(ToString::to_string).collect();
+        assert_eq!(
+            lines,
+            ["  fn f() {", "      let name = some_function", "      ↪ (argument, another);", "  }"]
+        );
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use super::turn::Scene;
 use super::{Cursor, format, target};
 use crate::app::Model;
-use crate::app::model::Saving;
+use crate::app::model::{Completion, Saving};
 use crate::router::Decision;
 use crate::text::EditBuffer;
 use crate::text::edit::{Row, Rows};
@@ -14,6 +14,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
+use std::ops::Range;
 use unicode_width::UnicodeWidthStr;
 
 /// Rows a terminal needs for a box around the composer.
@@ -57,7 +58,7 @@ impl Composer {
     pub(super) fn draw(&self, scene: Scene<'_>, area: Rect, buf: &mut Buffer) -> Cursor {
         let decision = target::next(scene.model);
         let top = target_line(scene, decision.as_ref());
-        let context = context(scene, decision.as_ref(), self.is_boxed);
+        let context = more(scene, area.y).unwrap_or_else(|| context(scene, decision.as_ref(), self.is_boxed));
         let text = if self.is_boxed {
             let place = Rect { x: area.x + 1, width: area.width.saturating_sub(2), ..area };
             let state = state_line(scene, decision.as_ref());
@@ -66,7 +67,8 @@ impl Composer {
         } else {
             let keys = keys(scene.model);
             let is_busy = is_running(scene.model);
-            let right = if is_busy || context.width() == 0 {
+            let is_listing = scene.model.composer.completion.is_some();
+            let right = if (is_busy && !is_listing) || context.width() == 0 {
                 hints(keys.get(..1).unwrap_or_default(), scene.theme)
             } else {
                 context
@@ -141,16 +143,15 @@ pub(super) fn one_line(
 fn target_line(scene: Scene<'_>, decision: Option<&Decision>) -> Line<'static> {
     let style = |role| scene.theme.style(role);
     let room = usize::from(scene.page.cols / 2).saturating_sub(4);
-    // A backend that has not told its models yet is still where the turn would go.
-    let backend = decision.map(|decision| decision.backend.clone()).or_else(|| target::host(scene.model));
     let mut spans = Vec::new();
-    if let Some(backend) = backend {
-        let host = cut(&crate::text::shown_line(&backend, 24), room);
-        let name = decision.map(|d| cut(&target::name(&d.model), room.saturating_sub(host.width() + 3)));
+    if let Some(decision) = decision {
+        let host = cut(&crate::text::shown_line(&decision.backend, 24), room);
+        let name = cut(&target::name(&decision.model), room.saturating_sub(host.width() + 3));
         spans.push(Span::styled("→ ", style(Role::Dim)));
-        spans.push(Span::styled(host, style(target::role(scene.model, &backend))));
-        if let Some(name) = name {
-            spans.extend([Span::styled(" · ", style(Role::Dim)), Span::styled(name, style(Role::Text))]);
+        spans.push(Span::styled(host, style(target::role(scene.model, &decision.backend))));
+        if !name.is_empty() {
+            spans.push(Span::styled(" · ", style(Role::Dim)));
+            spans.push(Span::styled(name, style(Role::Text)));
         }
     }
     if matches!(scene.model.session.saving, Saving::Failing(_) | Saving::Impossible(_)) {
@@ -288,15 +289,34 @@ fn edge(
     buf.set_string(area.right() - super::rows(corners[1].width()), area.y, corners[1], dim);
 }
 
+/// Which candidates of the popup are shown where there are `rows` for it.
+fn listed(completion: &Completion, rows: u16) -> Range<usize> {
+    let count = completion.items.len().min(COMPLETIONS).min(usize::from(rows));
+    let top = (completion.selected + 1).saturating_sub(count).min(completion.items.len() - count);
+    top..top + count
+}
+
+/// `↑ 2 · ↓ 6 more`: candidates that do not fit.
+fn more(scene: Scene<'_>, rows: u16) -> Option<Line<'static>> {
+    let completion = scene.model.composer.completion.as_ref()?;
+    let listed = listed(completion, rows);
+    let text = match (listed.start, completion.items.len() - listed.end) {
+        (0, 0) => return None,
+        (0, below) => format!("↓ {below} more"),
+        (above, 0) => format!("↑ {above} more"),
+        (above, below) => format!("↑ {above} · ↓ {below} more"),
+    };
+    Some(Line::styled(text, scene.theme.style(Role::Dim)))
+}
+
 /// The popup of slash commands, with its last row just above the composer.
 pub(super) fn completion(scene: Scene<'_>, above: Rect, buf: &mut Buffer) {
     let Some(completion) = &scene.model.composer.completion else { return };
-    let most = COMPLETIONS.min(usize::from(above.height));
-    let count = completion.items.len().min(most);
+    let listed = listed(completion, above.height);
+    let (top, count) = (listed.start, listed.len());
     if count == 0 {
         return;
     }
-    let top = (completion.selected + 1).saturating_sub(count).min(completion.items.len() - count);
     let width = completion.items.iter().map(|item| item.0.trim_end().width()).max().unwrap_or(0);
     let margin = scene.page.margin;
     let first = above.bottom() - super::rows(count);
@@ -310,8 +330,10 @@ pub(super) fn completion(scene: Scene<'_>, above: Rect, buf: &mut Buffer) {
         let insert = insert.trim_end();
         let pad = " ".repeat(width.saturating_sub(insert.width()) + 2);
         let room = scene.page.wide.saturating_sub(width + 4);
+        let (name, argument) = insert.split_at(insert.find(' ').unwrap_or(insert.len()));
         let line = Line::from(vec![
-            Span::styled(format!(" {insert}"), scene.theme.style(Role::Accent)),
+            Span::styled(format!(" {name}"), scene.theme.style(Role::Accent)),
+            Span::styled(argument.to_owned(), scene.theme.style(Role::Text)),
             Span::raw(pad),
             Span::styled(cut(about, room), scene.theme.style(Role::Dim)),
         ]);
@@ -320,7 +342,7 @@ pub(super) fn completion(scene: Scene<'_>, above: Rect, buf: &mut Buffer) {
         buf.set_style(row, scene.theme.style(Role::Text));
         buf.set_line(x, y, &line, row.width);
         if at == completion.selected {
-            buf.set_style(row, scene.theme.style(Role::Selection));
+            super::mark_row(row, scene.theme, buf);
         }
     }
 }

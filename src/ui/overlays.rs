@@ -12,10 +12,13 @@ use ratatui::layout::Rect;
 use ratatui::style::{Modifier, Style};
 use ratatui::text::Line;
 
-/// Whether something lies over the page, and where it wants the cursor.
-pub(super) enum Outcome {
-    None,
-    Over(Cursor),
+/// What lies over the page taught.
+#[derive(Default)]
+pub(super) struct Outcome {
+    /// Where the overlay in front wants the cursor; `None` without an overlay.
+    pub(super) cursor: Option<Cursor>,
+    /// The last row the help can be scrolled to, while it is open.
+    pub(super) help_last: Option<usize>,
 }
 
 /// Draws all overlays, the last in front. Panels keep off the composer, which begins at row `below`, where
@@ -23,13 +26,13 @@ pub(super) enum Outcome {
 pub(super) fn draw(scene: Scene<'_>, area: Rect, below: u16, buf: &mut Buffer) -> Outcome {
     let page = area;
     let area = if scene.page.is_roomy() && below >= 12 { Rect { height: below, ..area } } else { area };
-    let mut outcome = Outcome::None;
+    let mut outcome = Outcome::default();
     for overlay in &scene.model.overlays {
         // Only faintness is added: the page stays readable, and colours would compete with the panel.
         buf.set_style(page, Style::reset().add_modifier(Modifier::DIM));
-        outcome = Outcome::Over(match overlay {
+        outcome.cursor = Some(match overlay {
             Overlay::Help { top } => {
-                help::draw(*top, scene, area, buf);
+                outcome.help_last = Some(help::draw(*top, scene, area, buf));
                 None
             }
             Overlay::Picker(picker) => picker::draw(picker, scene, area, buf),

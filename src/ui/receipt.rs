@@ -4,7 +4,7 @@
 use super::{format, target};
 use crate::app::Model;
 use crate::app::turn::{Attempt, Phase};
-use crate::chat::{Channel, Finish};
+use crate::chat::Finish;
 use crate::text::shown_line;
 use crate::theme::{Role, Theme};
 use ratatui::text::{Line, Span};
@@ -33,6 +33,9 @@ impl Part {
 
 const MAX_RANK: u8 = 12;
 
+/// Milliseconds without a token from which a running answer says so.
+const SILENCE_MS: f64 = 2_000.0;
+
 /// The line of an attempt in whatever phase, at most `width` cells.
 pub(super) fn line(model: &Model, attempt: &Attempt, width: usize, theme: &Theme) -> Line<'static> {
     let mut parts = vec![Part::new(
@@ -41,7 +44,7 @@ pub(super) fn line(model: &Model, attempt: &Attempt, width: usize, theme: &Theme
         shown_line(&attempt.decision.backend, 24).to_string(),
     )];
     let mut name = Part::new(3, Role::Dim, target::name(&attempt.decision.model));
-    if let Some(quantisation) = &attempt.quantisation {
+    if let Some(quantisation) = target::quantisation(model, attempt) {
         name.text = format!("{} {}", name.text, &*shown_line(&quantisation.to_lowercase(), 12));
     }
     parts.push(name);
@@ -83,10 +86,14 @@ fn live(model: &Model, attempt: &Attempt, parts: &mut Vec<Part>) {
             let count = format!("{}/{}", format::tokens(*done), format::tokens(*total));
             parts.push(accent(format!("prefill {count} {}", format::bar(share))));
         }
-        Phase::Streaming(channel) => {
+        Phase::Streaming(_) => {
             first(attempt, parts);
-            if *channel == Channel::Answer {
-                speed(attempt, parts);
+            speed(attempt, parts);
+            if let Some(last) = metrics.last_token_ms
+                && elapsed - last > SILENCE_MS
+            {
+                let text = format!("nothing for {:.0} s", ((elapsed - last) / 1000.0).floor());
+                parts.push(Part::new(0, Role::Warn, text));
             }
         }
         Phase::Done(_) | Phase::Stopped | Phase::Interrupted(_) => {}
@@ -108,7 +115,8 @@ fn closed(attempt: &Attempt, parts: &mut Vec<Part>) {
     if let Some(total) = attempt.metrics.total_ms {
         parts.push(Part::new(2, Role::Dim, format::seconds(total)));
     }
-    if !attempt.decision.reason.is_empty() {
+    // Nobody has to be told that nothing was chosen.
+    if attempt.decision.rule != "default" && !attempt.decision.reason.is_empty() {
         parts.push(Part::new(7, Role::Dim, shown_line(&attempt.decision.reason, 60).to_string()));
     }
 }

@@ -3,6 +3,7 @@
 use super::format;
 use crate::app::Model;
 use crate::app::model::{BackendView, EngineView};
+use crate::app::turn::Attempt;
 use crate::chat::{ModelCard, ModelState};
 use crate::router::{self, Decision, route};
 use crate::text::shown_line;
@@ -11,14 +12,19 @@ use crate::theme::Role;
 /// Most cells a model's name takes.
 const NAME_CELLS: usize = 40;
 
-/// Where the next turn would go.
+/// Where the next turn would go. While no model is known there, the model's name is empty.
 pub(super) fn next(model: &Model) -> Option<Decision> {
-    route(&model.facts()).ok()
-}
-
-/// The name of the backend it would go to, though no model is known there.
-pub(super) fn host(model: &Model) -> Option<String> {
-    router::backend(&model.facts()).ok().map(|backend| backend.name.clone())
+    let facts = model.facts();
+    route(&facts).ok().or_else(|| {
+        let backend = router::backend(&facts).ok()?;
+        Some(Decision {
+            backend: backend.name.clone(),
+            model: String::new(),
+            rule: "default".to_owned(),
+            reason: String::new(),
+            rejected: Vec::new(),
+        })
+    })
 }
 
 /// A backend by name.
@@ -37,6 +43,12 @@ pub(super) fn name(id: &str) -> String {
     shown_line(file.strip_suffix(".gguf").unwrap_or(file), NAME_CELLS).to_string()
 }
 
+/// An attempt's quantisation, else what the model is known by now.
+pub(super) fn quantisation<'a>(model: &'a Model, attempt: &'a Attempt) -> Option<&'a str> {
+    let told = || card(model, &attempt.decision)?.quantisation.as_deref();
+    attempt.quantisation.as_deref().or_else(told)
+}
+
 /// The hue of a backend.
 pub(super) fn role(model: &Model, name: &str) -> Role {
     let is_local = backend(model, name).map_or(name == "local", |backend| backend.is_engine);
@@ -45,8 +57,8 @@ pub(super) fn role(model: &Model, name: &str) -> Role {
 
 /// How the target stands: a mark, words, and the role of the mark. `None`: nothing is known.
 pub(super) fn state(model: &Model, decision: Option<&Decision>) -> Option<(&'static str, String, Role)> {
-    let name = decision.map(|decision| decision.backend.clone()).or_else(|| host(model))?;
-    let backend = backend(model, &name)?;
+    let decision = decision?;
+    let backend = backend(model, &decision.backend)?;
     let host = shown_line(&backend.name, 20).to_string();
     if backend.is_engine {
         match &model.fleet.engine {
@@ -59,7 +71,7 @@ pub(super) fn state(model: &Model, decision: Option<&Decision>) -> Option<(&'sta
     if backend.trouble.is_some() {
         return Some(("✕", format!("{host} away"), Role::Bad));
     }
-    let card = card(model, decision?)?;
+    let card = card(model, decision)?;
     let label = match card.parameters {
         Some(count) => format!("{host} {}", format::parameters(count)),
         None => host,
@@ -72,7 +84,8 @@ pub(super) fn state(model: &Model, decision: Option<&Decision>) -> Option<(&'sta
         }
         ModelState::Unloaded => ("○", format!("{label} not loaded"), Role::Dim),
         ModelState::Failed { .. } => ("▲", format!("{label} cannot load"), Role::Bad),
-        ModelState::Unknown => ("○", label, Role::Dim),
+        // Most servers do not say; the upper edge has the name already.
+        ModelState::Unknown => return None,
     })
 }
 

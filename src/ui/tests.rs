@@ -109,6 +109,40 @@ fn help() {
 }
 
 #[test]
+fn a_remark_in_a_list_does_not_move_the_columns() {
+    let mut model = empty(80, 24);
+    let mut list = picker();
+    let row = |list: &crate::app::model::Picker| {
+        let mut model = model.clone();
+        model.overlays = vec![Overlay::Picker(list.clone())];
+        (0..24).map(|y| text(&model, y)).find(|row| row.contains("qwen2.5")).expect("there")
+    };
+    list.items[3].columns.clear();
+    let before = row(&list);
+    list.items[3].columns = vec![shown("it can't be reached at http://127.0.0.1:9: nothing listens there")];
+    assert_eq!(row(&list), before);
+    model.overlays.push(Overlay::Picker(list));
+    let rows: Vec<String> = (0..24).map(|y| text(&model, y)).collect();
+    assert!(rows.iter().any(|row| row.contains("it can't be reached at http")), "{rows:?}");
+}
+
+#[test]
+fn the_help_says_where_it_ends() {
+    let mut model = empty(40, 12);
+    model.overlays.push(Overlay::Help { top: 0 });
+    let last = frame(&model, &theme(), &mut ViewCache::default()).1.help_last.expect("the last row");
+    let at = |top: usize| {
+        let mut model = model.clone();
+        model.overlays = vec![Overlay::Help { top }];
+        (0..12).map(|y| text(&model, y)).collect::<Vec<_>>()
+    };
+    assert_eq!(at(last), at(last + 100));
+    assert_ne!(at(last), at(last - 1));
+    model.overlays.clear();
+    assert_eq!(frame(&model, &theme(), &mut ViewCache::default()).1.help_last, None);
+}
+
+#[test]
 fn models() {
     screens("picker", |cols, rows| {
         let mut model = empty(cols, rows);
@@ -138,11 +172,74 @@ fn phases_say_what_is_happening() {
 }
 
 #[test]
+fn a_target_without_models_is_still_shown() {
+    let mut model = empty(80, 24);
+    model.fleet.backends.push(BackendView {
+        name: "dead".to_owned(),
+        is_engine: false,
+        default_model: None,
+        models: Vec::new(),
+        trouble: None,
+    });
+    model.prefs.pin.backend = Some("dead".to_owned());
+    let page = |model: &Model| (0..24).map(|y| text(model, y)).collect::<Vec<_>>();
+    let rows = page(&model);
+    assert!(rows[21].starts_with(" ╭─ → dead ──"), "{rows:?}");
+    assert!(rows[23].starts_with(" ╰────"), "{rows:?}");
+    assert!(rows.iter().any(|row| row.contains("Looking for models.")), "{rows:?}");
+    model.fleet.backends[1].trouble = Some(shown("127.0.0.1:9 refuses the connection"));
+    let rows = page(&model);
+    assert!(rows[23].starts_with(" ╰─ ✕ dead away ──"), "{rows:?}");
+    let at = rows.iter().position(|row| row == "  ▲ dead: 127.0.0.1:9 refuses the connection.").expect("why");
+    assert_eq!(rows[at + 1], "    /model asks again, or chooses another one.");
+    // A model whose state nobody tells has no mark.
+    model.fleet.backends[1].trouble = None;
+    let mut card = model.fleet.backends[0].models[0].clone();
+    card.state = crate::chat::ModelState::Unknown;
+    model.fleet.backends[1].models.push(card);
+    let rows = page(&model);
+    assert!(rows[21].starts_with(" ╭─ → dead · builtin ──"), "{rows:?}");
+    assert!(rows[23].starts_with(" ╰────"), "{rows:?}");
+}
+
+#[test]
+fn a_running_answer_counts_and_says_when_nothing_comes() {
+    let mut model = empty(120, 24);
+    let mut running = attempt(1, "One, two", Phase::Streaming(Channel::Answer));
+    running.entered_at = Duration::ZERO;
+    running.quantisation = None;
+    running.metrics.first_token_ms = Some(1_000.0);
+    running.metrics.last_token_ms = Some(3_000.0);
+    running.metrics.usage.output_tokens = Some(41);
+    model.turns.push(turn(1, "hello", running));
+    model.now = Duration::from_millis(4_900);
+    assert_eq!(text(&model, 3), "  local · builtin q8_0 · first 1.0 s · 20.0 tok/s · 41 tok · 4.9 s");
+    model.now = Duration::from_millis(9_100);
+    assert_eq!(
+        text(&model, 3),
+        "  local · builtin q8_0 · first 1.0 s · 20.0 tok/s · 41 tok · nothing for 6 s · 9.1 s"
+    );
+    let stopped = &mut model.turns[0].lanes[0].attempts[0];
+    stopped.phase = Phase::Stopped;
+    stopped.metrics.total_ms = Some(9_100.0);
+    assert_eq!(
+        text(&model, 3),
+        "  ■ stopped · local · builtin q8_0 · first 1.0 s · 20.0 tok/s · 41 tok · 9.1 s · chosen by you"
+    );
+    let plain = &mut model.turns[0].lanes[0].attempts[0];
+    plain.phase = Phase::Interrupted(GenError::new(GenErrorKind::EngineDied, "it ended"));
+    plain.decision.rule = "default".to_owned();
+    plain.metrics.last_token_ms = None;
+    assert_eq!(text(&model, 5), "  local · builtin q8_0 · first 1.0 s · 41 tok · 9.1 s");
+}
+
+#[test]
 fn unknown_numbers_are_absent() {
     let mut model = empty(120, 40);
     let mut bare = attempt(1, "hi", Phase::Done(crate::chat::Finish::Length));
     bare.metrics = crate::chat::Metrics { total_ms: Some(900.0), ..crate::chat::Metrics::default() };
     bare.quantisation = None;
+    model.fleet.backends[0].models.clear();
     model.turns.push(turn(1, "hello", bare));
     assert_eq!(text(&model, 3), "  ▲ cut at the length limit · local · builtin · 0.90 s · chosen by you");
 }
@@ -159,6 +256,21 @@ fn thinking_is_folded_to_a_line() {
     model.turns[0].lanes[0].attempts[0].thinking_open = true;
     let shown: Vec<String> = (2..8).map(|y| text(&model, y)).collect();
     assert_eq!(shown, ["  ▾ thought 8.4 s", "  It asks for", "", "  • a city", "", "  Paris."]);
+}
+
+#[test]
+fn a_long_message_is_folded() {
+    let lines = |n: usize| (1..=n).map(|n| format!("line {n}")).collect::<Vec<_>>().join("\n");
+    let mut model = empty(80, 60);
+    model.turns.push(done(1, &lines(40), "Long."));
+    assert_eq!(text(&model, 39), "▌ line 40");
+    model.turns = vec![done(1, &lines(3000), "Long.")];
+    assert_eq!(
+        (11..15).map(|y| text(&model, y)).collect::<Vec<_>>(),
+        ["▌ line 12", "▌ … 2988 more lines", "", "  Long."]
+    );
+    model.turns = vec![done(1, &"word ".repeat(10_000), "Long.")];
+    assert!(text(&model, 12).starts_with("▌ … ") && text(&model, 14) == "  Long.", "{}", text(&model, 12));
 }
 
 #[test]
@@ -195,6 +307,35 @@ fn completions_lie_above_the_composer() {
     model.composer.completion = Some(Completion { items, selected: 9 });
     assert_eq!(text(&model, 20), "  /command9   does something");
     assert_eq!(text(&model, 13), "  /command2   does something");
+    assert!(text(&model, 21).ends_with("─ ↑ 2 · ↓ 2 more ─╮"), "{}", text(&model, 21));
+}
+
+#[test]
+fn the_marked_row_is_one_bar() {
+    for name in ["default", "light", "high-contrast"] {
+        let theme = crate::theme::Theme::load(name, None).expect("built in").0;
+        let mut model = empty(80, 24);
+        model.composer.buffer = draft("/");
+        let items = (0..3).map(|n| (format!("/command{n}"), "does something".to_owned())).collect();
+        model.composer.completion = Some(Completion { items, selected: 1 });
+        let bar = |model: &Model, word: &str| {
+            let (buffer, _) = frame(model, &theme, &mut ViewCache::default());
+            let row = (0..24)
+                .find(|y| (0..80).map(|x| buffer[(x, *y)].symbol()).collect::<String>().contains(word));
+            let row = row.expect("it is there");
+            let of = |x: u16| {
+                let cell = &buffer[(x, row)];
+                (cell.fg, cell.bg, cell.modifier)
+            };
+            let marked: Vec<u16> = (0..80).filter(|x| of(*x) == of(40)).collect();
+            (marked.len(), of(40) != of(0))
+        };
+        assert_eq!(bar(&model, "/command1"), (78, true), "{name}");
+        model.composer.completion = None;
+        model.overlays.push(Overlay::Picker(picker()));
+        let (cells, differs) = bar(&model, "qwen2.5");
+        assert!(cells > 60 && differs, "{name}: {cells}");
+    }
 }
 
 #[test]
@@ -233,7 +374,7 @@ fn a_server_that_is_away_is_named_with_its_trouble() {
     backend.trouble = Some(shown("dead can't be reached: nothing listens there"));
     let screen: Vec<String> = (0..24).map(|y| text(&model, y)).collect();
     let has = |words: &str| screen.iter().any(|row| row.contains(words));
-    assert!(has("✕ dead can't be reached: nothing listens there"), "{screen:#?}");
+    assert!(has("▲ dead can't be reached: nothing listens there"), "{screen:#?}");
     assert!(has("→ dead ─"), "{screen:#?}");
     assert!(has("✕ dead away"), "{screen:#?}");
 }
@@ -262,6 +403,27 @@ fn no_colour_leaves_none() {
     let (buffer, _) = frame(&model, &theme, &mut ViewCache::default());
     let reset = ratatui::style::Color::Reset;
     assert!(buffer.content.iter().all(|cell| cell.fg == reset && cell.bg == reset));
+}
+
+#[test]
+fn without_utf_8_borders_and_marks_are_ascii() {
+    let mut theme = theme();
+    theme.charset = crate::theme::Charset::Ascii;
+    for (cols, rows) in SIZES {
+        let mut model = empty(cols, rows);
+        model.turns.push(done(1, "what changes?", &TABLE.replace('–', "-")));
+        model.turns.push(turn(2, "count", attempt(2, "One", Phase::Loading { fraction: 0.4 })));
+        model.queue = vec!["a\nb".to_owned()];
+        let notice = "not saved: the disk is full";
+        model.notice = Some(Notice { text: shown(notice), level: Level::Bad, until: None });
+        for overlay in [None, Some(Overlay::Help { top: 0 }), Some(Overlay::Picker(picker()))] {
+            model.overlays = overlay.into_iter().collect();
+            let (buffer, _) = frame(&model, &theme, &mut ViewCache::default());
+            let odd: Vec<&str> =
+                buffer.content.iter().map(|cell| cell.symbol()).filter(|symbol| !symbol.is_ascii()).collect();
+            assert_eq!(odd, Vec::<&str>::new(), "{cols}x{rows}");
+        }
+    }
 }
 
 /// The block at the top of the page, as the first words of its line.

@@ -17,6 +17,11 @@ use std::ops::Range;
 /// Turns at the end whose lines are kept when they are measured.
 const NEAR_END: usize = 8;
 
+/// Rows from which a message of the person is folded, and how many of them are shown then. It is kept and
+/// sent whole.
+const LONG_MESSAGE: usize = 40;
+const FOLDED_TO: usize = 12;
+
 /// The frame a turn is drawn in.
 #[derive(Clone, Copy)]
 pub(super) struct Scene<'a> {
@@ -40,6 +45,8 @@ pub(super) struct TurnMemo {
 struct UserMemo {
     key: Option<(i64, usize)>,
     rows: usize,
+    /// Rows left out of a long message.
+    folded: usize,
     lines: Option<Vec<Line<'static>>>,
 }
 
@@ -262,13 +269,16 @@ impl UserMemo {
                 text.push(line, ratatui::style::Style::new());
                 breaks(text.text(), page.prose).len()
             };
-            let rows = turn.user_shown.trim_end().split('\n').map(rows).sum();
-            *self = Self { key, rows, lines: None };
+            let all: usize = turn.user_shown.trim_end().split('\n').map(rows).sum();
+            let folded = if all > LONG_MESSAGE { all - FOLDED_TO } else { 0 };
+            let rows = if folded > 0 { FOLDED_TO + 1 } else { all };
+            *self = Self { key, rows, folded, lines: None };
         }
         self.rows
     }
 
     fn lines(&mut self, turn: &Turn, scene: Scene<'_>) -> &[Line<'static>] {
+        let folded = self.folded;
         self.lines.get_or_insert_with(|| {
             let mut lines = Vec::new();
             let mut text = Styled::default();
@@ -276,6 +286,12 @@ impl UserMemo {
                 text.clear();
                 text.push(line, scene.theme.style(Role::Text));
                 wrap(&text, scene.page.prose, &[], &[], &mut lines);
+                if folded > 0 && lines.len() >= FOLDED_TO {
+                    lines.truncate(FOLDED_TO);
+                    let more = format!("… {folded} more lines");
+                    lines.push(Line::styled(more, scene.theme.style(Role::Dim)));
+                    break;
+                }
             }
             lines
         })
@@ -312,10 +328,12 @@ fn stamp(turn: &Turn, is_last: bool, scene: Scene<'_>) -> u64 {
         }
         (key(attempt), lane.attempts.len(), attempt.thinking_open).hash(&mut hasher);
         (attempt.answer.shown().len(), attempt.thinking.shown().len()).hash(&mut hasher);
-        attempt.metrics.total_ms.map(f64::to_bits).hash(&mut hasher);
+        (attempt.metrics.first_token_ms.map(f64::to_bits), attempt.metrics.total_ms.map(f64::to_bits))
+            .hash(&mut hasher);
         attempt.metrics.usage.output_tokens.hash(&mut hasher);
         attempt.metrics.server.is_some().hash(&mut hasher);
-        (&attempt.quantisation, target::role(scene.model, &attempt.decision.backend)).hash(&mut hasher);
+        (target::quantisation(scene.model, attempt), target::role(scene.model, &attempt.decision.backend))
+            .hash(&mut hasher);
     }
     hasher.finish().max(1)
 }

@@ -6,6 +6,7 @@ use crate::app::model::EngineView;
 use crate::chat::ModelState;
 use crate::markdown::wrap::{Styled, wrap};
 use crate::router::Decision;
+use crate::text::{Shown, shown_line};
 use crate::theme::Role;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -63,17 +64,14 @@ fn lines(scene: Scene<'_>) -> Vec<Line<'static>> {
             ]));
         }
     } else {
-        let is_engine = decision
-            .as_ref()
-            .and_then(|decision| target::backend(model, &decision.backend))
-            .is_some_and(|backend| backend.is_engine);
-        let host = decision.as_ref().map(|decision| decision.backend.clone()).or_else(|| target::host(model));
-        let trouble = host
-            .and_then(|host| target::backend(model, &host)?.trouble.as_ref())
-            .map(|why| format!("✕ {}", &**why));
-        let text = match (&decision, &model.fleet.engine) {
+        let backend = decision.as_ref().and_then(|decision| target::backend(model, &decision.backend));
+        let is_engine = backend.is_some_and(|backend| backend.is_engine);
+        let is_down = is_engine && matches!(model.fleet.engine, EngineView::Down { .. });
+        let trouble = backend.and_then(|backend| Some((&backend.name, backend.trouble.as_ref()?)));
+        let named = decision.as_ref().filter(|decision| !decision.model.is_empty());
+        let text = match (named, &model.fleet.engine) {
             (_, EngineView::Down { message, .. }) if is_engine => message.to_string(),
-            _ if trouble.is_some() => trouble.unwrap_or_default(),
+            _ if let Some((name, why)) = trouble => away(name, why),
             (Some(decision), _) => {
                 let name = target::name(&decision.model);
                 match card.map(|card| &card.state) {
@@ -88,15 +86,33 @@ fn lines(scene: Scene<'_>) -> Vec<Line<'static>> {
                 }
             }
             (None, EngineView::Starting | EngineView::Unknown) => "Looking for models.".to_owned(),
+            (None, _) if !is_engine && backend.is_some() => "Looking for models.".to_owned(),
             (None, _) => "No model yet: put a GGUF file in ~/models, then /model.".to_owned(),
         };
-        for line in text.lines() {
-            paragraph(line, Role::Text, &mut lines);
+        let (mark, indent) = if is_down || trouble.is_some() {
+            (vec![Span::styled("▲ ", style(Role::Bad))], "  ")
+        } else {
+            (vec![], "")
+        };
+        for (at, line) in text.lines().enumerate() {
+            let mut styled = Styled::default();
+            styled.push(line, style(Role::Text));
+            let rest = [Span::raw(indent)];
+            let first = if at == 0 { mark.as_slice() } else { &rest };
+            wrap(&styled, scene.page.prose.min(76), first, &rest, &mut lines);
         }
     }
     gap(&mut lines);
     lines.push(hint(scene));
     lines
+}
+
+/// Why a backend does not answer, and what to do about it.
+fn away(name: &str, why: &Shown) -> String {
+    let name = shown_line(name, 24);
+    let why = why.trim_end_matches('.');
+    let why = if why.starts_with(&*name) { why.to_owned() } else { format!("{}: {why}", &*name) };
+    format!("{why}.\n/model asks again, or chooses another one.")
 }
 
 /// Whether the next turn goes to the built-in model; known by its name before the engine has told of it.
@@ -116,11 +132,11 @@ fn hint(scene: Scene<'_>) -> Line<'static> {
     let style = |role| scene.theme.style(role);
     let key = |key: &'static str| Span::styled(key, style(Role::Accent));
     let text = |text: &'static str| Span::styled(text, style(Role::Dim));
-    Line::from(vec![
-        text("Type a question, "),
-        key("/"),
-        text(" for commands, "),
-        key("?"),
-        text(" for help."),
-    ])
+    let whole =
+        vec![text("Type a question, "), key("/"), text(" for commands, "), key("?"), text(" for help.")];
+    let whole = Line::from(whole);
+    if whole.width() <= scene.page.wide {
+        return whole;
+    }
+    Line::from(vec![key("/"), text(" commands"), text(" · "), key("?"), text(" help")])
 }

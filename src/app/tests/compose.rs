@@ -139,7 +139,7 @@ fn the_popup_follows_the_word() {
     app.typed("/");
     assert!(items(&app).len() > 10);
     app.typed("th");
-    assert_eq!(items(&app)[..2], ["/think", "/theme"]);
+    assert_eq!(items(&app)[..2], ["/think", "/theme [name]"]);
     app.press("down tab");
     assert_eq!((app.draft(), items(&app).len()), ("/theme ", 0));
     app.press("ctrl+u");

@@ -42,7 +42,7 @@ impl Table {
             lines.push(self.line(row, &widths, rule));
             if at == 0 {
                 let bars: Vec<String> = widths.iter().map(|width| "─".repeat(*width)).collect();
-                lines.push(Line::styled(bars.join("─┼─"), rule));
+                lines.push(Line::from(Span::styled(bars.join("─┼─"), rule)));
             }
         }
         Some(lines)

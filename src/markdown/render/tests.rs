@@ -75,6 +75,32 @@ fn tables_are_aligned_by_cells() {
 }
 
 #[test]
+fn the_rule_below_a_head_is_dim() {
+    let lines = render("| a |\n|---|\n| b |", 0, 40, &theme());
+    assert_eq!(lines[1].spans[0].style, theme().style(Role::Dim));
+}
+
+#[test]
+fn a_growing_table_is_one_from_its_head_on() {
+    let open = |source: &str, width: usize| -> Vec<String> {
+        render_open_table(source, 0, width, &theme()).iter().map(ToString::to_string).collect()
+    };
+    let table = "| name | size |\n|:--|--:|\n| abc | 1 |";
+    for len in 3..=table.len() {
+        let lines = open(&table[..len], 40);
+        assert!(lines[0].starts_with('n'), "{:?}: {lines:?}", &table[..len]);
+        assert!(lines.get(1).is_none_or(|rule| rule.starts_with('─')), "{lines:?}");
+    }
+    assert_eq!(open(table, 40), plain(table, 40));
+    assert_eq!(open("| name | si", 40), ["name │ si"]);
+    assert_eq!(open("| name | size |\n|:-", 40), ["name │ size", "─────┼─────"]);
+    for text in ["|", "| a |\nmore", "| a |\n|-|-|", "||"] {
+        assert_eq!(open(text, 40), plain(text, 40), "{text:?}");
+    }
+    assert_eq!(open("| name | size |\n|-", 10), ["| name |", "size |", "|-"]);
+}
+
+#[test]
 fn a_table_wider_than_the_pane_is_its_source() {
     let table = "| name | size |\n|--|--|\n| abc | 1 |";
     assert_eq!(plain(table, 10), ["| name |", "size |", "|--|--|", "| abc | 1", "|"]);

@@ -15,11 +15,13 @@ use unicode_width::UnicodeWidthStr;
 const SIDE_BY_SIDE: u16 = 60;
 const TWO_KEYS: u16 = 100;
 
-pub(super) fn draw(top: usize, scene: Scene<'_>, area: Rect, buf: &mut Buffer) {
+/// Draws it; the last row it can be scrolled to.
+pub(super) fn draw(top: usize, scene: Scene<'_>, area: Rect, buf: &mut Buffer) -> usize {
     let lines = lines(scene);
     let room = usize::from(area.height).saturating_sub(2).max(1);
     let shown = lines.len().min(room);
-    let top = top.min(lines.len() - shown);
+    let last = lines.len() - shown;
+    let top = top.min(last);
     let keys: &[_] =
         if shown < lines.len() { &[("↑↓", "scroll"), ("esc", "close")] } else { &[("esc", "close")] };
     let place = if shown < lines.len() {
@@ -37,6 +39,7 @@ pub(super) fn draw(top: usize, scene: Scene<'_>, area: Rect, buf: &mut Buffer) {
     for (y, line) in (inner.top()..inner.bottom()).zip(lines.iter().skip(top)) {
         buf.set_line(inner.x, y, line, inner.width);
     }
+    last
 }
 
 /// The whole help; what a command does is never cut but goes on below.

@@ -62,13 +62,13 @@ pub(super) fn draw(picker: &Picker, scene: Scene<'_>, area: Rect, buf: &mut Buff
         buf.set_line(row.x, y, &columns.line(item, usize::from(row.width), scene), row.width);
         if at == picker.selected {
             let full = Rect { x: row.x.saturating_sub(1), width: row.width + 2, ..row };
-            buf.set_style(full, theme.style(Role::Selection));
+            crate::ui::mark_row(full, theme, buf);
         }
     }
     Some(Position { x: cursor.x, y: cursor.y })
 }
 
-/// Widths of the columns over all items, so that they do not move while filtering.
+/// Widths of the columns over all items, so that they do not move while filtering. Remarks do not count.
 struct Columns {
     label: usize,
     others: Vec<usize>,
@@ -81,6 +81,7 @@ impl Columns {
         let width = |column: usize| {
             items
                 .iter()
+                .filter(|item| item.columns.len() > 1 || count == 1)
                 .filter_map(|item| item.columns.get(column))
                 .map(|text| text.width())
                 .max()
@@ -93,7 +94,8 @@ impl Columns {
         2 + self.label + self.others.iter().map(|width| width + GAP).sum::<usize>()
     }
 
-    /// A row; numbers stand at the right of their column. What does not fit is left out from the right.
+    /// A row; numbers stand at the right of their column. What does not fit is left out from the right. A
+    /// single column is a remark and takes the rest of the row.
     fn line(&self, item: &PickerItem, width: usize, scene: Scene<'_>) -> Line<'static> {
         let theme = scene.theme;
         let role = match item.mark {
@@ -112,6 +114,11 @@ impl Columns {
             Span::styled(label.clone(), theme.style(Role::Text)),
             Span::raw(" ".repeat(label_width.saturating_sub(label.width()))),
         ];
+        if let [remark] = item.columns.as_slice() {
+            let text = cut(remark, width.saturating_sub(used + GAP));
+            spans.push(Span::styled(format!("{}{text}", " ".repeat(GAP)), theme.style(Role::Dim)));
+            return Line::from(spans);
+        }
         for (text, column) in item.columns.iter().zip(&self.others) {
             let room = width.saturating_sub(used + GAP).min(*column);
             if room == 0 || (room < *column && room < 8) {

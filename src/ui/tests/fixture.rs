@@ -107,7 +107,7 @@ pub(crate) fn attempt(number: u32, answer: &str, phase: Phase) -> Attempt {
         decision: Decision {
             backend: "local".to_owned(),
             model: "builtin".to_owned(),
-            rule: "default".to_owned(),
+            rule: "pinned".to_owned(),
             reason: "chosen by you".to_owned(),
             rejected: Vec::new(),
         },
