@@ -58,7 +58,7 @@ pub(crate) fn talker(request: &Request) -> Reply {
         }
         "POST /models/load" | CHAT if request.json()["model"] != "small" => Reply::json(
             404,
-            &json!({"error": {"code": 404, "message": "model not found", "type": "not_found_error"}}),
+            &json!({"error": {"code": 404, "message": "no model `nosuchmodel`", "type": "not_found_error"}}),
         ),
         "POST /models/load" => Reply::json(200, &json!({"success": true})),
         CHAT => {

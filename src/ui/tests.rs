@@ -419,8 +419,12 @@ fn without_utf_8_borders_and_marks_are_ascii() {
         for overlay in [None, Some(Overlay::Help { top: 0 }), Some(Overlay::Picker(picker()))] {
             model.overlays = overlay.into_iter().collect();
             let (buffer, _) = frame(&model, &theme, &mut ViewCache::default());
-            let odd: Vec<&str> =
-                buffer.content.iter().map(|cell| cell.symbol()).filter(|symbol| !symbol.is_ascii()).collect();
+            let odd: Vec<&str> = buffer
+                .content
+                .iter()
+                .map(ratatui::buffer::Cell::symbol)
+                .filter(|symbol| !symbol.is_ascii())
+                .collect();
             assert_eq!(odd, Vec::<&str>::new(), "{cols}x{rows}");
         }
     }
