@@ -26,6 +26,8 @@ use std::time::{Duration, Instant};
 
 /// How long one batch may take while somebody waits for it.
 const CHUNK_TIME: Duration = Duration::from_millis(200);
+/// Chunks are multiples of this.
+const CHUNK_STEP: usize = 64;
 /// Smallest chunk: below it the overhead of a batch outweighs what it computes.
 const SMALLEST_CHUNK: usize = 32;
 
@@ -299,8 +301,9 @@ impl ModelThread<'_> {
             // Not measured yet: small enough for a slow machine, large enough to measure.
             return 64;
         }
-        let by_time = self.prefill_rate * CHUNK_TIME.as_secs_f64();
-        (by_time as usize).clamp(SMALLEST_CHUNK, BATCH as usize) / SMALLEST_CHUNK * SMALLEST_CHUNK
+        let by_time = (self.prefill_rate * CHUNK_TIME.as_secs_f64()) as usize;
+        // Matrices are worked on in blocks: an uneven chunk costs as much as the next even one.
+        (by_time.next_multiple_of(CHUNK_STEP)).clamp(SMALLEST_CHUNK, BATCH as usize)
     }
 
     fn step(&mut self) {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 /// Text is sent at most this often while tokens come quickly: every wake-up of the HTTP thread takes a
 /// core from llama.cpp. The first token is never held.
-const SEND_GAP: Duration = Duration::from_millis(20);
+const SEND_GAP: Duration = Duration::from_millis(30);
 
 /// One sequence.
 #[derive(Debug)]
