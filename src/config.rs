@@ -55,7 +55,7 @@ pub struct EngineConfig {
     pub linger: u64,
     /// Context per model in tokens, at most what the model was trained with.
     pub context: u32,
-    /// Threads for llama.cpp; 0: physical cores.
+    /// Threads for llama.cpp; 0: physical cores, and one for models of less than 20 million weights.
     pub threads: u32,
     /// Conversations one model serves at once.
     pub slots: u32,

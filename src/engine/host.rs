@@ -28,6 +28,8 @@ use tokio::sync::watch;
 
 /// Jobs one model keeps waiting before it refuses more.
 const QUEUE_LIMIT: usize = 16;
+/// Models with fewer weights than this compute on one thread unless told otherwise.
+const ONE_THREAD_BELOW: u64 = 20_000_000;
 /// Deaths within ten minutes after which a model is no longer loaded by itself.
 const QUARANTINE_AFTER: usize = 3;
 
@@ -434,10 +436,11 @@ impl Inner {
         let options = LoadOptions {
             context: self.config.context.min(info.context_train).max(256),
             slots: self.config.slots.max(1),
-            threads: if self.config.threads == 0 {
-                super::llama::physical_cores()
-            } else {
-                self.config.threads
+            threads: match self.config.threads {
+                // Threads that wait for each other at every layer cost a model this small more than they give.
+                0 if info.parameters < ONE_THREAD_BELOW => 1,
+                0 => super::llama::physical_cores(),
+                asked => asked,
             },
         };
         let shape =
