@@ -11,7 +11,7 @@ use super::paint::{Extent, Picture};
 use super::signals::Signal;
 use super::writer::Painted;
 use crate::app::{Ctx, Effect, FrameFacts, Model, Msg, TimerId};
-use crate::chat::GenKey;
+use crate::chat::{GenEvent, GenKey};
 use crate::theme::Theme;
 use ratatui::Frame;
 use std::collections::HashMap;
@@ -246,7 +246,8 @@ where
             }
             News::Repaint => return self.pacing.mark(Urgency::Stream),
         };
-        self.apply(msg, Urgency::Stream);
+        let urgency = if is_first_text(&self.model, &msg) { Urgency::Key } else { Urgency::Stream };
+        self.apply(msg, urgency);
     }
 
     fn on_painted(&mut self, (key, at): Painted) {
@@ -352,6 +353,15 @@ async fn sleep_until(moment: Option<tokio::time::Instant>) {
         Some(moment) => tokio::time::sleep_until(moment).await,
         None => std::future::pending().await,
     }
+}
+
+/// Whether a message brings the first text of an attempt: the person has been waiting for that.
+fn is_first_text(model: &Model, msg: &Msg) -> bool {
+    let Msg::Gen { key, event: GenEvent::Delta { .. }, .. } = msg else { return false };
+    let lanes = model.turns.last().into_iter().flat_map(|turn| &turn.lanes);
+    lanes
+        .filter_map(|lane| lane.current())
+        .any(|attempt| attempt.key == *key && attempt.answer.is_empty() && attempt.thinking.is_empty())
 }
 
 #[cfg(test)]
