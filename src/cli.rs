@@ -1,4 +1,4 @@
-//! The command line: what was typed to what is done. One file per subcommand; the definitions are in [`args`].
+//! The command line: what was typed to what is done. One file per subcommand; the definitions are in `args`.
 
 mod args;
 mod ask;

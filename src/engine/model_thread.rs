@@ -2,7 +2,7 @@
 //!
 //! Each round takes in new jobs, drops cancelled ones, puts one token of every decoding job and a chunk
 //! of every prefilling one into a batch, and decodes it. A chunk is sized by time, so that a long prompt
-//! holds a running answer, and a cancel waits, for about [`CHUNK_TIME`] at most. The loop touches no
+//! holds a running answer, and a cancel waits, for about 200 ms at most. The loop touches no
 //! async code; a panic in it is an error for its jobs, never for the process.
 
 use super::job::{Command, Job, JobEvent, TokenId};

@@ -1,7 +1,7 @@
 //! One block of Markdown text to styled lines of a given width.
 //!
 //! Every line break of the source is kept: models break lines where they mean it. HTML and LaTeX stay text.
-//! Tables are in [`table`]; code blocks are drawn by the interface, which numbers them.
+//! Tables are in `table`; code blocks are drawn by the interface, which numbers them.
 
 mod table;
 
