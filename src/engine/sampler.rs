@@ -157,16 +157,22 @@ fn greedy(logits: &[f32], biases: &[(TokenId, f32)]) -> Option<TokenId> {
 
 /// The first token with the largest logit.
 fn largest(logits: &[f32]) -> Option<TokenId> {
-    // Blocks keep the inner loop free of branches, so that it is vectorised: a vocabulary of 150,000
-    // takes some twenty microseconds instead of a hundred.
-    const BLOCK: usize = 64;
+    // Sixteen maxima side by side: one alone is a chain of comparisons that no compiler may reorder, and took
+    // 50 microseconds for 32,000 tokens, five per cent of a small model's token.
+    const LANES: usize = 16;
+    const BLOCK: usize = 64 * LANES;
+    let larger = |a: f32, b: f32| if a > b { a } else { b };
     let mut best = f32::NEG_INFINITY;
     let mut best_block = None;
     for (i, block) in logits.chunks(BLOCK).enumerate() {
-        let mut top = f32::NEG_INFINITY;
-        for logit in block {
-            top = if *logit > top { *logit } else { top };
+        let mut lanes = [f32::NEG_INFINITY; LANES];
+        let mut rows = block.chunks_exact(LANES);
+        for row in rows.by_ref() {
+            for (lane, logit) in lanes.iter_mut().zip(row) {
+                *lane = larger(*logit, *lane);
+            }
         }
+        let top = lanes.iter().chain(rows.remainder()).fold(f32::NEG_INFINITY, |top, l| larger(*l, top));
         if top > best {
             best = top;
             best_block = Some(i);
