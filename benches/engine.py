@@ -177,7 +177,7 @@ class Run:
     def wait_loaded(self):
         """A load may answer before it is done; an answer can't."""
         self.engine.must("POST", "/v1/chat/completions", {
-            "model": self.name, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1})
+            "model": self.name, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1, "cache_prompt": False})
 
     def body(self, content: str, tokens: int, **more) -> dict:
         # One token is made certain: shapes have random weights and mostly tokens without text.
