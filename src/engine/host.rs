@@ -13,7 +13,7 @@ pub use forecast::{Forecast, Outlook};
 pub use registry::{Progress, Wish};
 
 use super::activity::Activity;
-use super::catalogue::Catalogue;
+use super::catalogue::{Catalogue, usual};
 use super::gguf::ModelInfo;
 use super::job::{Command, Job};
 use super::llama::{self, Llama, LoadOptions};
@@ -208,6 +208,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+fn catalogue(config: &EngineConfig, paths: &Paths) -> Catalogue {
+    let builtin =
+        super::builtin::unpack(paths).map_err(|e| tracing::warn!(error = %e, "no built-in model")).ok();
+    let home = crate::paths::home();
+    let variable = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    Catalogue::new(builtin, Catalogue::folders(&config.model_dirs, home.as_deref(), &paths.data))
+        .with_places(usual(home.as_deref(), variable))
+}
+
 impl Host {
     /// Starts llama.cpp and reads the catalogue.
     ///
@@ -222,12 +231,7 @@ impl Host {
         Ok(Self {
             inner: Arc::new(Inner {
                 llama: Llama::start()?,
-                catalogue: Mutex::new(Catalogue::new(
-                    super::builtin::unpack(paths)
-                        .map_err(|e| tracing::warn!(error = %e, "no built-in model"))
-                        .ok(),
-                    Catalogue::folders(&config.model_dirs, crate::paths::home().as_deref(), &paths.data),
-                )),
+                catalogue: Mutex::new(catalogue(config, paths)),
                 config: config.clone(),
                 paths: paths.clone(),
                 config_file: config_file.map(Path::to_path_buf),

@@ -164,7 +164,7 @@ mod tests {
             kind: if name == "CPU" { Kind::Cpu } else { Kind::Gpu },
             description: String::new(),
             backend: String::new(),
-            total: 2 * budget,
+            total: budget.saturating_mul(2),
             free: budget,
         };
         Budget { device, budget, reserved: 0, is_main: name == "CPU" }
@@ -193,7 +193,17 @@ mod tests {
                 case.refuse(&Verdict::DoesNotFit),
             ]
             .join("\n"),
-            @""
+            @"
+        fits: needs 5.1 GiB (weights 4.0 GiB, 8192 tokens of context 1.0 GiB, compute 128.0 MiB); 4.0 GiB of 8.0 GiB for models are free
+        fits if b (2.0 GiB, loads in 1.2 s) is unloaded: needs 5.1 GiB (weights 4.0 GiB, 8192 tokens of context 1.0 GiB, compute 128.0 MiB); 4.0 GiB of 8.0 GiB for models are free
+        fits with 4096 tokens of context and without b (2.0 GiB, loads in 1.2 s): needs 5.1 GiB (weights 4.0 GiB, 8192 tokens of context 1.0 GiB, compute 128.0 MiB); 4.0 GiB of 8.0 GiB for models are free
+        fits with 20 layers on the accelerator, about 4.1 times slower: needs 5.1 GiB (weights 4.0 GiB, 8192 tokens of context 1.0 GiB, compute 128.0 MiB); 4.0 GiB of 8.0 GiB for models are free
+        does not fit: needs 5.1 GiB (weights 4.0 GiB, 8192 tokens of context 1.0 GiB, compute 128.0 MiB); 4.0 GiB of 8.0 GiB for models are free; resident: b (2.0 GiB, idle), c (2.0 GiB, pinned)
+        `a` does not fit: it needs 5.1 GiB (weights 4.0 GiB, 8192 tokens of context 1.0 GiB, compute 128.0 MiB), and 4.0 GiB of 8.0 GiB for models are free; resident: b (2.0 GiB, idle), c (2.0 GiB, pinned)
+        set engine.context to 4096 or less, or unpin c, or choose a smaller model or a smaller quantisation
+        `a` does not fit: it needs 5.1 GiB (weights 4.0 GiB, 8192 tokens of context 1.0 GiB, compute 128.0 MiB), and 4.0 GiB of 8.0 GiB for models are free; resident: b (2.0 GiB, idle), c (2.0 GiB, pinned)
+        unpin c, or choose a smaller model or a smaller quantisation
+        "
         );
     }
 
