@@ -10,9 +10,12 @@ mod fault;
 mod http;
 mod models;
 mod openai;
+mod residency;
 mod sse;
 mod think;
 mod watch;
+
+pub use residency::LoadWish;
 
 use crate::chat::{GenError, GenEvent, GenRequest, ModelCard};
 use crate::config::{BackendConfig, Config};

@@ -7,6 +7,7 @@ mod config;
 mod engine;
 mod input;
 mod interface;
+mod models;
 mod out;
 mod report;
 mod sessions;
@@ -53,6 +54,9 @@ fn run(arguments: Vec<OsString>) -> Result<Exit, AppError> {
     match cli.command {
         #[cfg(feature = "local")]
         Some(Command::Engine { command }) => engine::run(command, &config, &paths, file.as_deref()),
+        Some(Command::Models { command, list }) => {
+            models::run(command.as_ref(), &list, &config, &paths, file.as_deref())
+        }
         Some(Command::Sessions { command, list }) => sessions::run(command.as_ref(), list, &paths),
         Some(Command::Config { .. }) => Ok(Exit::Ok),
         None => {

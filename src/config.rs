@@ -1,6 +1,9 @@
 //! The configuration: one total value, defaults filled in. Loading and its errors are in [`mod@file`].
 
 pub mod file;
+mod units;
+
+pub use units::{ByteSize, GpuLayers};
 
 use crate::chat::Sampling;
 use serde::{Deserialize, Serialize};
@@ -59,13 +62,56 @@ pub struct EngineConfig {
     pub threads: u32,
     /// Conversations one model serves at once.
     pub slots: u32,
-    /// Folders searched for GGUF files, beside `~/models` and the data folder's `models`.
+    /// Folders searched for GGUF files, beside `~/models`, the data folder's `models`, and where other programs
+    /// keep theirs: Hugging Face's cache, llama.cpp's, LM Studio's and Ollama's.
     pub model_dirs: Vec<PathBuf>,
+    /// Main memory models may hold together, as `"20GiB"`. None: what the system has available, less a margin.
+    pub memory: Option<ByteSize>,
+    /// Seconds a model stays resident after its last answer; -1: for ever, 0: it leaves at once.
+    pub keep_alive: i64,
+    /// Models loaded when the engine starts, by id.
+    pub preload: Vec<String>,
+    /// Layers on accelerators: `"auto"`, or how many.
+    pub gpu_layers: GpuLayers,
+    /// Settings of single models.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub models: Vec<EngineModelConfig>,
+}
+
+/// Settings of one model, in `[[engine.models]]`. What is left out is as in `[engine]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EngineModelConfig {
+    /// Its id, as `tui models` lists it.
+    pub id: String,
+    /// Whether it stays resident whatever else is wanted.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub pinned: bool,
+    /// Seconds it stays after its last answer; -1: for ever, 0: it leaves at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_alive: Option<i64>,
+    /// Context in tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub context: Option<u32>,
+    /// Conversations it serves at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slots: Option<u32>,
 }
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        Self { linger: 600, context: 8192, threads: 0, slots: 4, model_dirs: Vec::new() }
+        Self {
+            linger: 600,
+            context: 8192,
+            threads: 0,
+            slots: 4,
+            model_dirs: Vec::new(),
+            memory: None,
+            keep_alive: 1800,
+            preload: Vec::new(),
+            gpu_layers: GpuLayers::Auto,
+            models: Vec::new(),
+        }
     }
 }
 

@@ -24,6 +24,7 @@ pub mod prefix;
 pub mod probe;
 pub mod prompt;
 pub mod request;
+pub mod residency;
 pub mod sampler;
 pub mod slot;
 pub mod socket;

@@ -46,6 +46,14 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: EngineCommand,
     },
+    /// The models there are: list them, load and unload them
+    #[command(args_conflicts_with_subcommands = true)]
+    Models {
+        #[command(subcommand)]
+        command: Option<ModelsCommand>,
+        #[command(flatten)]
+        list: ModelsArgs,
+    },
     /// Saved conversations
     #[command(args_conflicts_with_subcommands = true)]
     Sessions {
@@ -59,6 +67,67 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: ConfigCommand,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ModelsCommand {
+    /// List them: what they are, what is resident, what would fit
+    List(ModelsArgs),
+    /// Load one now. Idle ones leave when they are in the way
+    Load {
+        /// Its id as listed, the beginning of it, or a GGUF file
+        model: String,
+        /// Context in tokens
+        #[arg(long, value_name = "TOKENS", value_parser = |s: &str| whole_from(s, &1_u32), allow_negative_numbers = true)]
+        context: Option<u32>,
+        /// Keep it whatever else is wanted
+        #[arg(long)]
+        pin: bool,
+        /// Seconds it stays after its last answer; -1 is for ever
+        #[arg(long, value_name = "SECONDS", value_parser = |s: &str| whole_from(s, &-1_i64), allow_negative_numbers = true)]
+        keep_alive: Option<i64>,
+        #[command(flatten)]
+        on: OnArgs,
+    },
+    /// Unload one
+    Unload {
+        /// Its id
+        model: String,
+        #[command(flatten)]
+        on: OnArgs,
+    },
+    /// Keep one whatever else is wanted
+    Pin {
+        /// Its id
+        model: String,
+        #[command(flatten)]
+        on: OnArgs,
+    },
+    /// Let one go again when it is idle
+    Unpin {
+        /// Its id
+        model: String,
+        #[command(flatten)]
+        on: OnArgs,
+    },
+}
+
+/// Whose models are meant.
+#[derive(Clone, Debug, Args)]
+pub(super) struct OnArgs {
+    /// Backend whose models are meant; this machine's engine when left out
+    #[arg(long = "on", value_name = "BACKEND")]
+    pub(super) backend: Option<String>,
+}
+
+/// How models are listed.
+#[derive(Clone, Debug, Args)]
+pub(super) struct ModelsArgs {
+    #[command(flatten)]
+    pub(super) on: OnArgs,
+    /// Print one JSON object a line
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 #[derive(Debug, Subcommand)]

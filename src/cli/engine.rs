@@ -30,11 +30,23 @@ pub enum EngineCommand {
     /// The process that serves.
     #[command(hide = true)]
     Worker,
-    /// The process a model file is tried in.
+    /// The process a model file is tried and measured in; prints what it takes as JSON.
     #[command(hide = true)]
     Probe {
         /// The file.
         path: PathBuf,
+        /// Context in tokens.
+        #[arg(long, default_value_t = 8192)]
+        context: u32,
+        /// Sequences.
+        #[arg(long, default_value_t = 4)]
+        slots: u32,
+        /// Layers on accelerators; all when left out.
+        #[arg(long)]
+        gpu_layers: Option<u32>,
+        /// Only measure: the file was tried before.
+        #[arg(long)]
+        measure: bool,
     },
 }
 
@@ -57,8 +69,11 @@ pub(super) fn run(
             crate::logging::start(&paths.logs(), "engine");
             worker::run(config, paths, config_file)
         }
-        EngineCommand::Probe { path } => {
-            probe::run(&path).map(|()| Exit::Ok).map_err(|e| AppError::new(Exit::Model, e))
+        EngineCommand::Probe { path, context, slots, gpu_layers, measure } => {
+            let measured = probe::run(&path, context.max(1), slots.max(1), gpu_layers, measure)
+                .map_err(|e| AppError::new(Exit::Model, e))?;
+            out::answer(&measured);
+            Ok(Exit::Ok)
         }
         EngineCommand::Start => with_engine(config, paths, config_file, async |engine| {
             engine.start().await?;

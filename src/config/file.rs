@@ -139,9 +139,39 @@ fn check(config: &Config, path: &Path) -> Result<(), AppError> {
             "leave them out for the defaults",
         );
     }
+    check_models(config).or_else(|(what, hint)| wrong(what, hint))?;
     super::check_sampling(&config.sampling).or_else(|(key, why)| {
         wrong(format!("`sampling.{key}` {why}"), "leave it out for the model's default")
     })
+}
+
+/// `keep_alive` and `[[engine.models]]`.
+fn check_models(config: &Config) -> Result<(), (String, &'static str)> {
+    let engine = &config.engine;
+    let alive = "-1 is for ever, 0 unloads a model as soon as it is idle";
+    if engine.keep_alive < -1 {
+        return Err(("`engine.keep_alive` can't be below -1".to_owned(), alive));
+    }
+    for (index, model) in engine.models.iter().enumerate() {
+        let name = if model.id.is_empty() { (index + 1).to_string() } else { format!("`{}`", model.id) };
+        let of = |what: &str| format!("[[engine.models]] {name}: {what}");
+        if model.id.trim().is_empty() {
+            return Err((of("has no `id`"), "the id is what `tui models` lists"));
+        }
+        if engine.models.iter().take(index).any(|before| before.id == model.id) {
+            return Err((of("is there twice"), "join the two"));
+        }
+        if model.keep_alive.is_some_and(|seconds| seconds < -1) {
+            return Err((of("`keep_alive` can't be below -1"), alive));
+        }
+        if model.context == Some(0) {
+            return Err((of("`context` can't be 0"), "leave it out for that of [engine]"));
+        }
+        if model.slots.is_some_and(|slots| slots == 0 || slots > MAX_SLOTS) {
+            return Err((of("`slots` must be 1 to 64"), "leave it out for that of [engine]"));
+        }
+    }
+    Ok(())
 }
 
 fn line_of(text: &[u8], offset: usize) -> usize {
@@ -151,7 +181,7 @@ fn line_of(text: &[u8], offset: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{BackendConfig, ClipboardMode};
+    use crate::config::{BackendConfig, ByteSize, ClipboardMode, EngineModelConfig, GpuLayers};
     use pretty_assertions::assert_eq;
 
     fn read(text: impl AsRef<[u8]>) -> Result<Config, AppError> {
@@ -196,6 +226,14 @@ mod tests {
             [engine]
             context = 4096
             model_dirs = ["/models", "near", "~/far"]
+            memory = "20GiB"
+            keep_alive = -1
+            preload = ["builtin"]
+            gpu_layers = 12
+            [[engine.models]]
+            id = "large"
+            pinned = true
+            keep_alive = 0
             [clipboard]
             mode = "osc52"
             [[backend]]
@@ -216,6 +254,19 @@ mod tests {
                 token_env: Some("MAC_TOKEN".to_owned()),
             }]
         );
+        assert_eq!(config.engine.memory, Some(ByteSize(20 << 30)));
+        assert_eq!((config.engine.keep_alive, config.engine.gpu_layers), (-1, GpuLayers::Count(12)));
+        assert_eq!(
+            config.engine.models,
+            [EngineModelConfig {
+                id: "large".to_owned(),
+                pinned: true,
+                keep_alive: Some(0),
+                ..EngineModelConfig::default()
+            }]
+        );
+        let shown = toml::to_string(&config).expect("it can be shown");
+        assert!(shown.contains("memory = \"20GiB\"") && shown.contains("gpu_layers = 12"), "{shown}");
         let dirs = &config.engine.model_dirs;
         assert_eq!(dirs[0], Path::new("/models"));
         assert!(dirs[1].is_absolute() && dirs[1].ends_with("near"));
@@ -237,6 +288,12 @@ mod tests {
                 refused("save = \"yes\""),
                 refused("[engine]\ncontext = -1"),
                 refused("[engine]\ncontext = 0"),
+                refused("[engine]\nmemory = \"lots\""),
+                refused("[engine]\ngpu_layers = \"all\""),
+                refused("[engine]\nkeep_alive = -2"),
+                refused("[[engine.models]]\npinned = true"),
+                refused("[[engine.models]]\nid = \"a\"\nslots = 0"),
+                refused("[[engine.models]]\nid = \"a\"\nkeepalive = 5"),
                 refused("[sampling]\ntemperature = nan"),
                 refused("a = = 1"),
                 refused("[engine]\n[engine]"),
@@ -252,7 +309,7 @@ mod tests {
         FILE:3: unknown key `sampling.temprature`
         hint: did you mean `temperature`?
         FILE:2: unknown key `engine.zebra`
-        hint: there is linger, context, threads, slots, model_dirs
+        hint: there is linger, context, threads, slots, model_dirs, memory, keep_alive, preload, gpu_layers, models
         FILE:4: unknown key `backend[0].token`
         hint: did you mean `token_env`?
         FILE:1: `backend[0]`: missing field `url`

@@ -2,6 +2,9 @@
 //! read, and a file that has not changed is not read again.
 
 mod folders;
+mod places;
+
+pub use places::{Place, usual};
 
 use super::builtin;
 use super::gguf::{self, FileId, ModelInfo, plain};
@@ -29,6 +32,8 @@ pub struct Entry {
     pub info: Result<Arc<ModelInfo>, String>,
     /// Whether it is the one inside the program.
     pub is_builtin: bool,
+    /// What it is called where its file's name does not say.
+    found_as: Option<String>,
 }
 
 impl Entry {
@@ -76,6 +81,8 @@ pub struct NotFound {
 pub struct Catalogue {
     builtin: Option<PathBuf>,
     roots: Vec<PathBuf>,
+    /// Where other programs keep models.
+    places: Vec<Place>,
     read: HashMap<FileId, Result<Arc<ModelInfo>, String>>,
     entries: Vec<Entry>,
     /// Files asked for by path, which no folder holds.
@@ -90,11 +97,19 @@ impl Catalogue {
         Self {
             builtin,
             roots,
+            places: Vec::new(),
             read: HashMap::new(),
             entries: Vec::new(),
             by_path: Vec::new(),
             warnings: Vec::new(),
         }
+    }
+
+    /// Searches these as well.
+    #[must_use]
+    pub fn with_places(mut self, places: Vec<Place>) -> Self {
+        self.places = places;
+        self
     }
 
     /// The folders searched: the configured ones, `~/models`, and `models` in the data folder.
@@ -137,7 +152,10 @@ impl Catalogue {
         self.warnings.clear();
         let mut files = Files::default();
         for root in &self.roots {
-            folders::walk(root, &mut files, &mut self.warnings);
+            folders::walk(root, folders::MAX_DEPTH, &mut files, &mut self.warnings);
+        }
+        for place in &self.places {
+            places::search(place, &mut files);
         }
         for path in &self.by_path {
             files.add(path);
@@ -148,7 +166,7 @@ impl Catalogue {
             let info = self.inspect(&path);
             let id = builtin::ID.to_owned();
             let (bytes, is_builtin) = (builtin::size(), true);
-            entries.push(Entry { id, path, aliases: Vec::new(), bytes, info, is_builtin });
+            entries.push(Entry { id, path, aliases: Vec::new(), bytes, info, is_builtin, found_as: None });
         }
         for found in files.all {
             if builtin_id.is_some_and(|id| id.same_file(&found.id)) {
@@ -156,9 +174,18 @@ impl Catalogue {
             }
             let info = self.inspect(&found.path);
             let bytes = info.as_ref().map_or(found.id.size, |info| info.file_bytes);
-            let path = std::fs::canonicalize(&found.path).unwrap_or_else(|_| found.path.clone());
-            let aliases = found.aliases;
-            entries.push(Entry { id: String::new(), path, aliases, bytes, info, is_builtin: false });
+            let real = std::fs::canonicalize(&found.path).unwrap_or_else(|_| found.path.clone());
+            // Where the name is that of a link, as in Hugging Face's cache, the link is what it is called.
+            let is_named = real.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf"));
+            entries.push(Entry {
+                id: String::new(),
+                path: if is_named || found.name.is_some() { real } else { found.path },
+                aliases: found.aliases,
+                bytes,
+                info,
+                is_builtin: false,
+                found_as: found.name,
+            });
         }
         // Forget files that are gone, so that the memory of a long life stays bounded.
         let alive: HashSet<FileId> =

@@ -1,16 +1,26 @@
-//! Which models are resident: loads on demand, keeps what is loaded, refuses what memory can't hold.
+//! Which models are resident: loads on demand, keeps what is loaded, sends away what is in the way and idle, refuses
+//! what memory can't hold.
 //!
 //! The registry is behind one mutex that is never held across a wait. Whoever waits for a change
-//! subscribes to [`Host::changed`] and looks again.
+//! subscribes to [`Host::changed`] and looks again. A request holds a [`Lease`] on its model from before it looks
+//! whether it is resident until its last word, so that nothing is sent away under it.
+
+mod forecast;
+mod load;
+mod registry;
+
+pub use forecast::{Forecast, Outlook};
+pub use registry::{Progress, Wish};
 
 use super::activity::Activity;
-use super::catalogue::Catalogue;
+use super::catalogue::{Catalogue, usual};
 use super::gguf::ModelInfo;
 use super::job::{Command, Job};
-use super::llama::{Llama, LoadOptions, Storage};
-use super::memory;
-use super::model_thread;
-use super::probe;
+use super::llama::{self, Llama, LoadOptions};
+use super::probe::Way;
+use super::residency::budget::Held;
+use super::residency::footprint::Measured;
+use super::residency::plan::Standing;
 use super::stats::Stats;
 use super::supervisor;
 use super::template::Template;
@@ -18,18 +28,16 @@ use crate::chat::{GenError, GenErrorKind};
 use crate::config::EngineConfig;
 use crate::paths::Paths;
 use llama_cpp_2::model::LlamaModel;
+use load::{EndMark, Gate};
+use registry::{Entry, Loading, Moments, Registry};
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// Jobs one model keeps waiting before it refuses more.
-const QUEUE_LIMIT: usize = 16;
-/// Models with fewer weights than this compute on one thread unless told otherwise.
-const ONE_THREAD_BELOW: u64 = 20_000_000;
 /// Deaths within ten minutes after which a model is no longer loaded by itself.
 const QUARANTINE_AFTER: usize = 3;
 
@@ -46,7 +54,9 @@ struct Inner {
     paths: Paths,
     config_file: Option<PathBuf>,
     catalogue: Mutex<Catalogue>,
-    models: Mutex<HashMap<String, Entry>>,
+    registry: Mutex<Registry>,
+    /// What was measured of models, by id and how they are loaded.
+    measured: Mutex<HashMap<(String, Way), Measured>>,
     changed: watch::Sender<u64>,
     activity: Activity,
     uses: AtomicU64,
@@ -54,23 +64,12 @@ struct Inner {
     answers: AtomicUsize,
     /// Threads that load or serve a model.
     threads: AtomicUsize,
-    /// Held from the look at the memory to the end of the load: two loads must not count on the same memory.
-    loading_gate: Mutex<()>,
+    /// Passed from the look at the memory to the end of the load.
+    gate: Gate,
+    /// Models sent away to make room for others.
+    evictions: AtomicU64,
     is_closing: AtomicBool,
     started: Instant,
-}
-
-#[derive(Debug)]
-enum Entry {
-    Loading(Arc<Loading>),
-    Loaded(Arc<Resident>),
-    Failed(GenError),
-}
-
-#[derive(Debug, Default)]
-struct Loading {
-    permille: AtomicU32,
-    cancel: AtomicBool,
 }
 
 /// How a model is, to whoever asks.
@@ -78,8 +77,8 @@ struct Loading {
 pub enum State {
     /// On disk only.
     Unloaded,
-    /// On its way, 0 to 1.
-    Loading(f32),
+    /// On its way.
+    Loading(Progress),
     /// Resident.
     Loaded(Arc<Resident>),
     /// The last load failed.
@@ -101,8 +100,8 @@ pub struct Resident {
     pub info: ModelInfo,
     /// Context and slots in force.
     pub options: LoadOptions,
-    /// What it takes, by our estimate.
-    pub need: memory::Need,
+    /// What it holds, as it was allocated.
+    pub held: Held,
     /// How long loading took.
     pub load_ms: f64,
     /// Counters.
@@ -110,6 +109,9 @@ pub struct Resident {
     /// Larger is later.
     pub last_used: AtomicU64,
     commands: mpsc::Sender<Command>,
+    moments: Mutex<Moments>,
+    /// Set when its thread has ended.
+    has_ended: Arc<AtomicBool>,
 }
 
 impl Resident {
@@ -138,6 +140,48 @@ impl Resident {
     fn end(&self) {
         let _ = self.commands.send(Command::Unload);
     }
+
+    fn moments(&self) -> Moments {
+        *lock(&self.moments)
+    }
+}
+
+/// A request's hold on a model: as long as it lives, the model counts as running.
+#[derive(Debug)]
+pub struct Lease {
+    host: Host,
+    id: String,
+    /// Whether the request only warms the model up for another one.
+    pub is_warming: bool,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let mut registry = lock(&self.host.inner.registry);
+        let is_last = registry.end_lease(&self.id);
+        if let Some(resident) = registry.resident(&self.id) {
+            let now = Instant::now();
+            let warmed = self.is_warming.then_some(now);
+            *lock(&resident.moments) = Moments { warmed, idle_since: now };
+        }
+        drop(registry);
+        if is_last {
+            self.host.inner.bump();
+        }
+    }
+}
+
+/// How a resident model is held and used.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Hold {
+    /// What is wanted of it.
+    pub wish: Wish,
+    /// What it is doing.
+    pub standing: Standing,
+    /// Seconds since its last answer ended, or since it was loaded.
+    pub idle_s: f64,
+    /// Seconds until it is unloaded for being idle; none when it isn't going to be.
+    pub expires_s: Option<f64>,
 }
 
 /// Counts something from when it is made to when it is dropped.
@@ -164,6 +208,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+fn catalogue(config: &EngineConfig, paths: &Paths) -> Catalogue {
+    let builtin =
+        super::builtin::unpack(paths).map_err(|e| tracing::warn!(error = %e, "no built-in model")).ok();
+    let home = crate::paths::home();
+    let variable = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    Catalogue::new(builtin, Catalogue::folders(&config.model_dirs, home.as_deref(), &paths.data))
+        .with_places(usual(home.as_deref(), variable))
+}
+
 impl Host {
     /// Starts llama.cpp and reads the catalogue.
     ///
@@ -178,22 +231,19 @@ impl Host {
         Ok(Self {
             inner: Arc::new(Inner {
                 llama: Llama::start()?,
-                catalogue: Mutex::new(Catalogue::new(
-                    super::builtin::unpack(paths)
-                        .map_err(|e| tracing::warn!(error = %e, "no built-in model"))
-                        .ok(),
-                    Catalogue::folders(&config.model_dirs, crate::paths::home().as_deref(), &paths.data),
-                )),
+                catalogue: Mutex::new(catalogue(config, paths)),
                 config: config.clone(),
                 paths: paths.clone(),
                 config_file: config_file.map(Path::to_path_buf),
-                models: Mutex::default(),
+                registry: Mutex::new(Registry::new(config)),
+                measured: Mutex::default(),
                 changed: watch::Sender::new(0),
                 activity,
                 uses: AtomicU64::new(1),
                 answers: AtomicUsize::new(0),
                 threads: AtomicUsize::new(0),
-                loading_gate: Mutex::default(),
+                gate: Gate::default(),
+                evictions: AtomicU64::new(0),
                 is_closing: AtomicBool::new(false),
                 started: Instant::now(),
             }),
@@ -242,11 +292,9 @@ impl Host {
     /// How the model with this id is. Ids are those of the catalogue.
     #[must_use]
     pub fn state(&self, id: &str) -> State {
-        match lock(&self.inner.models).get(id) {
+        match lock(&self.inner.registry).entries.get(id) {
             None => State::Unloaded,
-            Some(Entry::Loading(loading)) => {
-                State::Loading(loading.permille.load(Ordering::Relaxed) as f32 / 1000.0)
-            }
+            Some(Entry::Loading(loading)) => State::Loading(loading.progress()),
             Some(Entry::Loaded(resident)) => State::Loaded(Arc::clone(resident)),
             Some(Entry::Failed(error)) => State::Failed(error.clone()),
         }
@@ -255,26 +303,99 @@ impl Host {
     /// The resident models.
     #[must_use]
     pub fn residents(&self) -> Vec<Arc<Resident>> {
-        let mut all: Vec<_> = lock(&self.inner.models)
-            .values()
-            .filter_map(|entry| match entry {
-                Entry::Loaded(resident) => Some(Arc::clone(resident)),
-                Entry::Loading(_) | Entry::Failed(_) => None,
-            })
-            .collect();
+        let mut all: Vec<_> = lock(&self.inner.registry).residents().cloned().collect();
         all.sort_by(|a, b| a.id.cmp(&b.id));
         all
+    }
+
+    /// A hold on a model, resident or not.
+    #[must_use]
+    pub fn lease(&self, id: &str) -> Lease {
+        lock(&self.inner.registry).add_lease(id);
+        Lease { host: self.clone(), id: id.to_owned(), is_warming: false }
+    }
+
+    /// How a resident model is held and used.
+    #[must_use]
+    pub fn hold(&self, resident: &Resident) -> Hold {
+        let registry = lock(&self.inner.registry);
+        let now = Instant::now();
+        let expires = registry.expires_in(resident, self.inner.config.keep_alive, now);
+        Hold {
+            wish: registry.wish(&resident.id),
+            standing: registry.standing(resident, now),
+            idle_s: now.saturating_duration_since(resident.moments().idle_since).as_secs_f64(),
+            expires_s: expires.map(|d| d.as_secs_f64()),
+        }
+    }
+
+    /// What is wanted of a model.
+    #[must_use]
+    pub fn wish(&self, id: &str) -> Wish {
+        lock(&self.inner.registry).wish(id)
+    }
+
+    /// Requests that use a model or wait for it.
+    #[must_use]
+    pub fn leases(&self, id: &str) -> usize {
+        lock(&self.inner.registry).leases(id)
+    }
+
+    /// Changes what is wanted of a model, resident or not, until the engine ends.
+    pub fn set_wish(&self, id: &str, change: impl FnOnce(&mut Wish)) {
+        change(lock(&self.inner.registry).wish_mut(id));
+        self.inner.bump();
+    }
+
+    /// Models sent away so far to make room for others.
+    #[must_use]
+    pub fn evictions(&self) -> u64 {
+        self.inner.evictions.load(Ordering::Relaxed)
+    }
+
+    /// The memory and who holds it, now.
+    #[must_use]
+    pub fn outlook(&self) -> Outlook {
+        self.inner.outlook(&lock(&self.inner.registry), &llama::devices())
+    }
+
+    /// What would become of loading a model, as far as is known without reading more than its header.
+    #[must_use]
+    pub fn forecast(&self, outlook: &Outlook, id: &str, info: &ModelInfo) -> Forecast {
+        let options = self.inner.options(id, info);
+        outlook.forecast(id, info, options, self.inner.measured(id, options).as_ref())
+    }
+
+    /// Unloads residents that have been idle for as long as they are kept. Returns how long until the next one is.
+    pub fn unload_expired(&self) -> Option<Duration> {
+        let mut registry = lock(&self.inner.registry);
+        let now = Instant::now();
+        let due: Vec<(String, Duration)> = registry
+            .residents()
+            .filter_map(|r| Some((r.id.clone(), registry.expires_in(r, self.inner.config.keep_alive, now)?)))
+            .collect();
+        let (over, later): (Vec<_>, Vec<_>) = due.into_iter().partition(|(_, left)| left.is_zero());
+        for (id, _) in &over {
+            tracing::info!(model = %id, "unloaded: idle for as long as it is kept");
+            registry.send_away(id);
+        }
+        drop(registry);
+        if !over.is_empty() {
+            self.inner.bump();
+            self.record_activity();
+        }
+        later.into_iter().map(|(_, left)| left).min()
     }
 
     /// Starts loading a model unless it is resident or on its way. Returns at once.
     pub fn begin_load(&self, id: &str, path: &Path) {
         let loading = Arc::new(Loading::default());
         {
-            let mut models = lock(&self.inner.models);
-            if matches!(models.get(id), Some(Entry::Loading(_) | Entry::Loaded(_))) {
+            let mut registry = lock(&self.inner.registry);
+            if matches!(registry.entries.get(id), Some(Entry::Loading(_) | Entry::Loaded(_))) {
                 return;
             }
-            models.insert(id.to_owned(), Entry::Loading(Arc::clone(&loading)));
+            registry.entries.insert(id.to_owned(), Entry::Loading(Arc::clone(&loading)));
         }
         self.inner.bump();
         let inner = Arc::clone(&self.inner);
@@ -282,17 +403,16 @@ impl Host {
         let thread_id = id.clone();
         let spawned = std::thread::Builder::new().name(format!("model-{id}")).spawn(move || {
             let _counted = Counted::new(&inner, |inner| &inner.threads);
-            let served = AssertUnwindSafe(|| inner.load_and_serve(&thread_id, &path, &loading));
+            // Dropped last but for the count: all of the model's memory is given back then.
+            let has_ended = Arc::new(AtomicBool::new(false));
+            let _end = EndMark(Arc::clone(&has_ended));
+            let served = AssertUnwindSafe(|| inner.load_and_serve(&thread_id, &path, &loading, &has_ended));
             let served = std::panic::catch_unwind(served).unwrap_or_else(|_| {
                 let message =
                     format!("the engine failed while it loaded `{thread_id}`; its log has more. Retry");
                 Err(GenError::new(GenErrorKind::Model, message))
             });
-            if let Err(error) = served {
-                tracing::warn!(model = %thread_id, error = %error.message, "load failed");
-                inner.put(&thread_id, Entry::Failed(error));
-                Self { inner: Arc::clone(&inner) }.record_activity();
-            }
+            inner.end_load(&thread_id, &loading, served);
         });
         if let Err(error) = spawned {
             let message = format!("no thread for `{id}`: {error}");
@@ -303,33 +423,51 @@ impl Host {
     /// Unloads a model, or stops its load. `false` when it was neither resident nor on its way.
     #[must_use]
     pub fn unload(&self, id: &str) -> bool {
-        let mut models = lock(&self.inner.models);
-        let was_there = match models.get(id) {
-            Some(Entry::Loaded(resident)) => {
-                // Answers still hold the resident: its thread is told, not only forgotten.
-                resident.end();
-                models.remove(id);
-                true
-            }
+        let mut registry = lock(&self.inner.registry);
+        let was_there = match registry.entries.get(id) {
+            // Answers still hold the resident: its thread is told, not only forgotten.
+            Some(Entry::Loaded(_)) => registry.send_away(id),
             Some(Entry::Loading(loading)) => {
                 loading.cancel.store(true, Ordering::Relaxed);
                 true
             }
             Some(Entry::Failed(_)) | None => false,
         };
-        drop(models);
+        drop(registry);
         self.inner.bump();
         self.record_activity();
         was_there
     }
 
+    /// Unloads a resident model that has another context than is wanted, so that it can be loaded anew.
+    ///
+    /// # Errors
+    /// When it is answering.
+    pub fn unload_to_change(&self, id: &str) -> Result<(), GenError> {
+        let mut registry = lock(&self.inner.registry);
+        let Some(resident) = registry.resident(id) else { return Ok(()) };
+        let context = self.inner.context(&registry.wish(id), &resident.info);
+        if resident.options.context == context {
+            return Ok(());
+        }
+        if registry.leases(id) > 0 {
+            let message = format!(
+                "`{id}` is answering with a context of {} tokens. Load it anew when it is idle",
+                resident.options.context
+            );
+            return Err(GenError::new(GenErrorKind::Refused, message));
+        }
+        registry.send_away(id);
+        Ok(())
+    }
+
     /// Forgets a resident whose thread has ended; another one that has its id by now stays.
     pub fn forget(&self, resident: &Arc<Resident>) {
-        let mut models = lock(&self.inner.models);
-        if matches!(models.get(&resident.id), Some(Entry::Loaded(known)) if Arc::ptr_eq(known, resident)) {
-            models.remove(&resident.id);
+        let mut registry = lock(&self.inner.registry);
+        if registry.resident(&resident.id).is_some_and(|known| Arc::ptr_eq(known, resident)) {
+            registry.send_away(&resident.id);
         }
-        drop(models);
+        drop(registry);
         self.inner.bump();
     }
 
@@ -414,118 +552,34 @@ impl Inner {
     }
 
     fn put(&self, id: &str, entry: Entry) {
-        lock(&self.models).insert(id.to_owned(), entry);
+        lock(&self.registry).entries.insert(id.to_owned(), entry);
         self.bump();
     }
 
-    /// Everything a load goes through, on the model's own thread; serves until unloaded.
-    fn load_and_serve(
-        self: &Arc<Self>,
-        id: &str,
-        path: &Path,
-        loading: &Arc<Loading>,
-    ) -> Result<(), GenError> {
-        let began = Instant::now();
-        let model_error = |message: String| GenError::new(GenErrorKind::Model, message);
-        let is_builtin = id == super::builtin::ID;
-        let info = super::gguf::inspect(path).map_err(|e| model_error(e.to_string()))?;
-        if let Some(why) = info.kind.why_not_chat() {
-            return Err(model_error(format!("`{id}` is {why}. Choose another")));
-        }
-        let template = Template::of(id, &info).map_err(|e| model_error(e.to_string()))?;
-        let options = LoadOptions {
-            context: self.config.context.min(info.context_train).max(256),
-            slots: self.config.slots.max(1),
-            threads: match self.config.threads {
-                // Threads that wait for each other at every layer cost a model this small more than they give.
-                0 if info.parameters < ONE_THREAD_BELOW => 1,
-                0 => super::llama::physical_cores(),
-                asked => asked,
-            },
-        };
-        let shape =
-            memory::Shape { context: options.context, slots: options.slots, batch: super::llama::BATCH };
-        let gate = lock(&self.loading_gate);
-        let host = Host { inner: Arc::clone(self) };
-        // Mapped weights of other models count as available, but are in use.
-        let taken: u64 = host.residents().iter().map(|r| r.need.weights).sum();
-        let need = match memory::available().map(|bytes| bytes.saturating_sub(taken)) {
-            Some(available) => memory::check(id, &info, shape, available)
-                .map_err(|message| GenError::new(GenErrorKind::OutOfMemory, message))?,
-            None => memory::need(&info, shape),
-        };
-        if !is_builtin {
-            self.activity.set(&format!("checking {id}"), Some(id), &host.ids());
-            let is_wanted = || !loading.cancel.load(Ordering::Relaxed);
-            probe::ensure(path, &self.paths, self.config_file.as_deref(), is_wanted).map_err(model_error)?;
-        }
-        self.activity.set(&format!("loading {id}"), Some(id), &host.ids());
-        let (commands, receiver) = mpsc::channel();
-        let stats = Arc::new(Stats::default());
-        let start = model_thread::Start {
-            llama: self.llama.clone(),
-            path: path.to_path_buf(),
-            storage: if info.is_remote { Storage::Read } else { Storage::Mapped },
-            options,
-            queue_limit: QUEUE_LIMIT,
-            commands: receiver,
-            stats: Arc::clone(&stats),
-        };
-        let (progress_of, wake) = (Arc::clone(loading), Arc::clone(self));
-        let progress = move |fraction: f32| {
-            let permille = (fraction * 1000.0) as u32;
-            let before = progress_of.permille.swap(permille, Ordering::Relaxed);
-            if permille / 10 != before / 10 {
-                wake.bump();
-            }
-            !progress_of.cancel.load(Ordering::Relaxed)
-        };
-        let mut failure = None;
-        let is_ready = |result: Result<Arc<LlamaModel>, String>| match result {
-            Ok(_) if loading.cancel.load(Ordering::Relaxed) => {
-                failure = Some("the load was stopped".to_owned());
-            }
-            Ok(model) => {
-                tracing::info!(model = id, ms = began.elapsed().as_millis() as u64, "resident");
-                let resident = Resident {
-                    id: id.to_owned(),
-                    path: path.to_path_buf(),
-                    model,
-                    template,
-                    info,
-                    options,
-                    need,
-                    load_ms: began.elapsed().as_secs_f64() * 1000.0,
-                    stats,
-                    last_used: AtomicU64::new(self.uses.fetch_add(1, Ordering::Relaxed)),
-                    commands,
-                };
-                // Before anybody can use it: what it does then must not be overwritten.
-                let mut ids = host.ids();
-                ids.push(id.to_owned());
-                if host.answers() == 0 {
-                    self.activity.set("idle", None, &ids);
+    /// The thread of a load has ended: it failed, was stopped, or the model was unloaded.
+    fn end_load(self: &Arc<Self>, id: &str, loading: &Arc<Loading>, served: Result<(), GenError>) {
+        let mut registry = lock(&self.registry);
+        if matches!(registry.entries.get(id), Some(Entry::Loading(known)) if Arc::ptr_eq(known, loading)) {
+            match served {
+                Err(error) if !loading.is_cancelled() => {
+                    tracing::warn!(model = %id, error = %error.message, "load failed");
+                    registry.entries.insert(id.to_owned(), Entry::Failed(error));
                 }
-                self.put(id, Entry::Loaded(Arc::new(resident)));
-                drop(gate);
+                _ => {
+                    registry.entries.remove(id);
+                }
             }
-            Err(reason) => failure = Some(reason),
-        };
-        model_thread::run(start, progress, is_ready);
-        if loading.cancel.load(Ordering::Relaxed) {
-            let mut models = lock(&self.models);
-            if matches!(models.get(id), Some(Entry::Loading(known)) if Arc::ptr_eq(known, loading)) {
-                models.remove(id);
-            }
-            drop(models);
-            self.bump();
-            return Ok(());
         }
-        match failure {
-            Some(reason) => Err(model_error(format!(
-                "`{id}` could not be loaded ({reason}). The engine's log has llama.cpp's own words"
-            ))),
-            None => Ok(()),
+        drop(registry);
+        self.bump();
+        let host = Host { inner: Arc::clone(self) };
+        if host.answers() == 0 {
+            host.record_activity();
         }
+    }
+
+    /// The context a model is loaded with, in tokens.
+    fn context(&self, wish: &Wish, info: &ModelInfo) -> u32 {
+        wish.context.unwrap_or(self.config.context).min(info.context_train).max(256)
     }
 }

@@ -31,6 +31,8 @@ pub fn router(host: Host) -> Router {
         .route("/models", get(models::list))
         .route("/models/load", post(models::load))
         .route("/models/unload", post(models::unload))
+        .route("/models/pin", post(models::pin))
+        .route("/models/keep_alive", post(models::keep_alive))
         .route("/models/sse", get(models::events))
         .route("/health", get(info::health))
         .route("/v1/health", get(info::health))

@@ -1,5 +1,6 @@
 //! The thin layer over `llama_cpp_2`: starting llama.cpp, loading a model, making its context.
 
+use super::residency::offload::Offload;
 use llama_cpp_2::LogOptions;
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::context::params::LlamaContextParams;
@@ -8,9 +9,13 @@ use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::model::params::LlamaModelParams;
 use llama_cpp_2::sampling::LlamaSampler;
 use llama_cpp_2::token::LlamaToken;
+use llama_cpp_2::{LlamaBackendDevice, LlamaBackendDeviceType};
+use std::ffi::CString;
 use std::num::NonZeroU32;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Largest number of tokens evaluated in one call, and the physical batch inside llama.cpp.
 pub const BATCH: u32 = 512;
@@ -54,7 +59,7 @@ impl Llama {
         Ok(Self { backend: Arc::new(backend), making_context: Arc::default() })
     }
 
-    /// Loads a model. `progress` gets 0 to 1 and may return `false` to stop.
+    /// Loads a model for a context with these options. `progress` gets 0 to 1 and may return `false` to stop.
     ///
     /// # Errors
     /// What llama.cpp says, which is little: its log has more.
@@ -62,11 +67,18 @@ impl Llama {
         &self,
         path: &Path,
         storage: Storage,
+        offload: &Offload,
+        options: LoadOptions,
         progress: impl FnMut(f32) -> bool + 'static,
     ) -> Result<LlamaModel, String> {
         let params = LlamaModelParams::default()
             .with_use_mmap(storage == Storage::Mapped)
             .with_progress_callback(progress);
+        let params = match offload {
+            Offload::All => Box::pin(params),
+            Offload::Layers(layers) => Box::pin(params.with_n_gpu_layers(*layers)),
+            Offload::Fit(margins) => fitted(path, params, options, margins)?,
+        };
         LlamaModel::load_from_file(&self.backend, path, &params).map_err(|e| e.to_string())
     }
 
@@ -79,39 +91,73 @@ impl Llama {
         model: &'m LlamaModel,
         options: LoadOptions,
     ) -> Result<LlamaContext<'m>, String> {
-        let _one_at_a_time = self.making_context.lock().unwrap_or_else(PoisonError::into_inner);
-        let threads = i32::try_from(options.threads.max(1)).unwrap_or(1);
-        let params = LlamaContextParams::default()
-            .with_n_ctx(NonZeroU32::new(options.context))
-            .with_n_batch(BATCH)
-            .with_n_ubatch(BATCH)
-            .with_n_seq_max(options.slots.max(1))
-            .with_kv_unified(true)
-            .with_n_threads(threads)
-            .with_n_threads_batch(threads)
-            .with_no_perf(true);
-        model.new_context(&self.backend, params).map_err(|e| {
+        let _one_at_a_time = self.making_context();
+        model.new_context(&self.backend, context_params(options)).map_err(|e| {
             format!(
                 "a context of {} tokens could not be made ({e}); try a smaller [engine] context",
                 options.context
             )
         })
     }
+
+    /// Held while a context is made.
+    pub(super) fn making_context(&self) -> MutexGuard<'_, ()> {
+        self.making_context.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-/// The name and kind of every device llama.cpp sees, with its memory in bytes.
+/// The settings of every context; the dry run of [`super::residency::dry_run`] has the same.
+fn context_params(options: LoadOptions) -> LlamaContextParams {
+    let threads = i32::try_from(options.threads.max(1)).unwrap_or(1);
+    LlamaContextParams::default()
+        .with_n_ctx(NonZeroU32::new(options.context))
+        .with_n_batch(BATCH)
+        .with_n_ubatch(BATCH)
+        .with_n_seq_max(options.slots.max(1))
+        .with_kv_unified(true)
+        .with_n_threads(threads)
+        .with_n_threads_batch(threads)
+        .with_no_perf(true)
+}
+
+/// Lets llama.cpp choose which layers and experts go where, so that `margins` (bytes, one per accelerator) stay free.
+fn fitted(
+    path: &Path,
+    params: LlamaModelParams,
+    options: LoadOptions,
+    margins: &[u64],
+) -> Result<Pin<Box<LlamaModelParams>>, String> {
+    let file = CString::new(path.as_os_str().as_bytes()).map_err(|_| "its path holds a zero byte".to_owned())?;
+    let mut all: Vec<usize> = margins.iter().map(|m| usize::try_from(*m).unwrap_or(usize::MAX)).collect();
+    all.resize(llama_cpp_2::max_devices().max(all.len()), 0);
+    let mut params = Box::pin(params);
+    let mut context = context_params(options);
+    let quiet = llama_cpp_sys_2::GGML_LOG_LEVEL_WARN;
+    params
+        .as_mut()
+        .fit_params(&file, &mut context, &mut all, options.context, quiet)
+        .map_err(|e| format!("llama.cpp finds no way to place its layers: {e}"))?;
+    Ok(params)
+}
+
+/// Every device llama.cpp sees, with its memory in bytes.
 #[must_use]
 pub fn devices() -> Vec<Device> {
-    llama_cpp_2::list_llama_ggml_backend_devices()
-        .into_iter()
-        .map(|d| Device {
-            name: d.name,
-            description: d.description,
-            backend: d.backend,
-            total: d.memory_total as u64,
-            free: d.memory_free as u64,
-        })
-        .collect()
+    llama_cpp_2::list_llama_ggml_backend_devices().into_iter().map(Device::from).collect()
+}
+
+/// What a device is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// The processor.
+    Cpu,
+    /// A card with memory of its own.
+    Gpu,
+    /// A graphics unit that computes in main memory.
+    Igpu,
+    /// Something that helps the processor and has no memory of its own.
+    Accel,
 }
 
 /// A device llama.cpp can compute on.
@@ -119,6 +165,8 @@ pub fn devices() -> Vec<Device> {
 pub struct Device {
     /// Its short name, as `CPU` or `CUDA0`.
     pub name: String,
+    /// What it is.
+    pub kind: Kind,
     /// Its maker's name.
     pub description: String,
     /// The ggml backend.
@@ -127,6 +175,24 @@ pub struct Device {
     pub total: u64,
     /// Free memory in bytes.
     pub free: u64,
+}
+
+impl From<LlamaBackendDevice> for Device {
+    fn from(d: LlamaBackendDevice) -> Self {
+        Self {
+            kind: match d.device_type {
+                LlamaBackendDeviceType::Cpu => Kind::Cpu,
+                LlamaBackendDeviceType::Gpu => Kind::Gpu,
+                LlamaBackendDeviceType::IntegratedGpu => Kind::Igpu,
+                LlamaBackendDeviceType::Accelerator | LlamaBackendDeviceType::Unknown => Kind::Accel,
+            },
+            name: d.name,
+            description: d.description,
+            backend: d.backend,
+            total: d.memory_total as u64,
+            free: d.memory_free as u64,
+        }
+    }
 }
 
 /// Physical cores of this machine: what llama.cpp computes best with. Logical ones where the system
@@ -167,6 +233,18 @@ pub fn release_compute_threads() {
 /// Nothing to give back: ggml has threads of its own here.
 #[cfg(not(target_os = "linux"))]
 pub fn release_compute_threads() {}
+
+/// Gives memory that was freed back to the system: the allocator keeps what it got in small pieces.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[expect(unsafe_code, reason = "one call into the C library")]
+pub fn return_memory() {
+    // SAFETY: malloc_trim(3) is callable from any thread at any time, and takes and gives plain numbers.
+    let _ = unsafe { libc::malloc_trim(0) };
+}
+
+/// Nothing to do: the allocator gives back by itself, or can't be told.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub fn return_memory() {}
 
 /// A JSON schema as a grammar.
 ///

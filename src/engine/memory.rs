@@ -13,7 +13,7 @@ const KV_NUMBER: u64 = 2;
 const CACHE_PADDING: u64 = 256;
 
 /// How much memory a loaded model takes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Need {
     /// Bytes of weights. Mapped ones count too: they must be in memory to run at speed.
     pub weights: u64,

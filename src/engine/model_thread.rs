@@ -8,6 +8,7 @@
 use super::job::{Command, Job, JobEvent, TokenId};
 use super::llama::{self, BATCH, Llama, LoadOptions, Storage};
 use super::prefix::{self, SlotFacts};
+use super::residency::offload::Offload;
 use super::sampler::{SampleError, Sampler};
 use super::slot::{Running, Slot};
 use super::stats::Stats;
@@ -40,6 +41,8 @@ pub struct Start {
     pub path: PathBuf,
     /// How to read it.
     pub storage: Storage,
+    /// Where its layers go.
+    pub offload: Offload,
     /// Settings.
     pub options: LoadOptions,
     /// Longest queue of jobs that have no slot.
@@ -57,7 +60,8 @@ pub fn run(
     progress: impl FnMut(f32) -> bool + 'static,
     ready: impl FnOnce(Result<Arc<LlamaModel>, String>),
 ) {
-    let model = match start.llama.load(&start.path, start.storage, progress) {
+    let loaded = start.llama.load(&start.path, start.storage, &start.offload, start.options, progress);
+    let model = match loaded {
         Ok(model) => Arc::new(model),
         Err(error) => return ready(Err(error)),
     };

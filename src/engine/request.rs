@@ -5,11 +5,13 @@
 
 mod fields;
 mod generation;
+mod models;
 #[cfg(test)]
 mod tests;
 
 pub use fields::RequestError;
 pub use generation::{BiasToken, Form, Generation, LogitBias, SamplingParams};
+pub use models::{LoadRequest, parse_keep_alive, parse_pin};
 
 use super::template::{Ending, PromptMessage, PromptRole, RenderOptions};
 use fields::{Fields, wrong};

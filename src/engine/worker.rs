@@ -4,6 +4,7 @@
 use super::activity::Activity;
 use super::host::Host;
 use super::http;
+use super::residency::keeper;
 use super::socket::{Place, Socket};
 use crate::config::Config;
 use crate::error::{AppError, Exit};
@@ -52,6 +53,8 @@ async fn serve(config: &Config, paths: &Paths, config_file: Option<&Path>) -> Re
     let linger = Duration::from_secs(config.engine.linger);
     let end = ending(host.clone(), socket.connections(), place.clone(), linger);
     let (ended, has_ended) = watch::channel(false);
+    let keeping = tokio::spawn(keeper::keep(host.clone()));
+    preload(&host, &config.engine.preload);
     let serving = async {
         axum::serve(socket, http::router(host.clone()))
             .with_graceful_shutdown(async move {
@@ -76,6 +79,7 @@ async fn serve(config: &Config, paths: &Paths, config_file: Option<&Path>) -> Re
         () = bounded => {}
     }
     place.clear();
+    keeping.abort();
     // Models are freed by their own threads; exiting under them would run C++ destructors in mid-computation.
     host.unload_all();
     let deadline = tokio::time::Instant::now() + UNLOAD;
@@ -84,6 +88,26 @@ async fn serve(config: &Config, paths: &Paths, config_file: Option<&Path>) -> Re
     }
     tracing::info!("engine ended");
     Ok(Exit::Ok)
+}
+
+/// Loads what the configuration wants from the start. A model that ends the engine again and again is left out.
+fn preload(host: &Host, ids: &[String]) {
+    let (host, ids) = (host.clone(), ids.to_vec());
+    if ids.is_empty() {
+        return;
+    }
+    // The folders are searched for them, which takes a while.
+    tokio::task::spawn_blocking(move || {
+        for name in &ids {
+            match host.find(Some(name)) {
+                Ok((id, path)) => match host.refuse_if_quarantined(&id) {
+                    Ok(()) => host.begin_load(&id, &path),
+                    Err(error) => tracing::warn!(error = %error.message, "not loaded at the start"),
+                },
+                Err(error) => tracing::warn!(%error, "not loaded at the start"),
+            }
+        }
+    });
 }
 
 /// Returns when the engine shall end: told to by a client or a signal, or nobody there for `linger`.

@@ -4,11 +4,11 @@ use super::*;
 use crate::engine::gguf::build::{Gguf, V};
 use pretty_assertions::assert_eq;
 
-struct Place {
+struct Folder {
     dir: tempfile::TempDir,
 }
 
-impl Place {
+impl Folder {
     fn new() -> Self {
         Self { dir: tempfile::tempdir().unwrap() }
     }
@@ -41,7 +41,7 @@ fn ids(catalogue: &Catalogue) -> Vec<&str> {
 
 #[test]
 fn models_are_named_by_their_files() {
-    let place = Place::new();
+    let place = Folder::new();
     place.model("Llama-3.1-8B.Q4_K_M.gguf");
     place.model("My Model.GGUF");
     place.model("deep/er/third.gguf");
@@ -59,7 +59,7 @@ fn models_are_named_by_their_files() {
 
 #[test]
 fn equal_names_get_their_folder() {
-    let place = Place::new();
+    let place = Folder::new();
     place.model("a/model.gguf");
     place.model("b/model.gguf");
     place.model("b/MODEL.gguf");
@@ -69,7 +69,7 @@ fn equal_names_get_their_folder() {
 
 #[test]
 fn links_to_one_file_are_one_model() {
-    let place = Place::new();
+    let place = Folder::new();
     let file = place.model("a.gguf");
     std::os::unix::fs::symlink(&file, place.path("b.gguf")).unwrap();
     std::fs::hard_link(&file, place.path("c.gguf")).unwrap();
@@ -82,7 +82,7 @@ fn links_to_one_file_are_one_model() {
 
 #[test]
 fn split_models_are_listed_once() {
-    let place = Place::new();
+    let place = Folder::new();
     for part in 0..2_u16 {
         let file = Gguf::small().with("split.no", V::U16(part)).with("split.count", V::U16(2));
         place.put(&format!("big-{:05}-of-00002.gguf", part + 1), &file.bytes());
@@ -99,8 +99,21 @@ fn split_models_are_listed_once() {
 }
 
 #[test]
+fn a_split_model_without_its_first_part_is_listed_once_and_says_so() {
+    let place = Folder::new();
+    for part in 1..3_u16 {
+        let file = Gguf::small().with("split.no", V::U16(part)).with("split.count", V::U16(3));
+        place.put(&format!("big-{:05}-of-00003.gguf", part + 1), &file.bytes());
+    }
+    let catalogue = place.scan();
+    assert_eq!(ids(&catalogue), ["big"]);
+    let why = catalogue.entries()[0].unusable().unwrap();
+    assert!(why.contains("part 2 of 3"), "{why}");
+}
+
+#[test]
 fn bad_files_are_listed_with_the_reason() {
-    let place = Place::new();
+    let place = Folder::new();
     place.put("broken.gguf", b"GGUF\x03\0\0\0");
     place.put("page.gguf", b"<!DOCTYPE html>");
     place.put("adapter.gguf", &Gguf::small().with("general.type", V::text("adapter")).bytes());
@@ -115,10 +128,10 @@ fn bad_files_are_listed_with_the_reason() {
 
 #[test]
 fn models_are_found_by_id_beginning_and_path() {
-    let place = Place::new();
+    let place = Folder::new();
     place.model("qwen2.5-7b-instruct.gguf");
     place.model("qwen3-8b.gguf");
-    let outside = Place::new();
+    let outside = Folder::new();
     let elsewhere = outside.model("Other.gguf");
     let mut catalogue = place.scan();
     for name in ["qwen3-8b", "Qwen3-8B", "qwen3-8b.gguf", "qwen3"] {
@@ -139,7 +152,7 @@ fn models_are_found_by_id_beginning_and_path() {
 
 #[test]
 fn a_miss_offers_what_is_near() {
-    let place = Place::new();
+    let place = Folder::new();
     place.model("llama-3.1-8b.gguf");
     let mut catalogue = place.scan();
     let message = |c: &mut Catalogue, name: &str| c.find(name).unwrap_err().message;
@@ -155,7 +168,7 @@ fn a_miss_offers_what_is_near() {
 
 #[test]
 fn the_builtin_model_comes_first_and_is_not_listed_twice() {
-    let place = Place::new();
+    let place = Folder::new();
     let builtin = place.model("cache/builtin-00.gguf");
     place.model("a.gguf");
     let mut catalogue = Catalogue::new(Some(builtin.clone()), vec![place.path("")]);
@@ -167,7 +180,7 @@ fn the_builtin_model_comes_first_and_is_not_listed_twice() {
 
 #[test]
 fn a_changed_file_is_read_again_and_an_unchanged_one_is_not() {
-    let place = Place::new();
+    let place = Folder::new();
     let path = place.model("m.gguf");
     let mut catalogue = place.scan();
     let before = catalogue.entries()[0].info.clone().unwrap();
@@ -195,7 +208,7 @@ fn folders_are_the_configured_ones_and_the_usual_ones() {
 
 #[test]
 fn missing_folders_are_no_trouble_but_unreadable_ones_are_told() {
-    let place = Place::new();
+    let place = Folder::new();
     let file = place.put("file", b"");
     let mut catalogue = Catalogue::new(None, vec![place.path("none"), file]);
     catalogue.scan();
@@ -205,7 +218,7 @@ fn missing_folders_are_no_trouble_but_unreadable_ones_are_told() {
 
 #[test]
 fn a_large_folder_is_listed() {
-    let place = Place::new();
+    let place = Folder::new();
     for n in 0..300 {
         place.put(&format!("m{n:03}.gguf"), b"GGUF");
     }

@@ -1,6 +1,6 @@
 //! One answer on its way: waits for the model, follows the job, and turns both into events of a stream.
 
-use super::super::host::{Counted, Host, Resident, State};
+use super::super::host::{Counted, Host, Lease, Resident, State};
 use super::super::job::{JobEvent, JobTimings};
 use super::Failure;
 use super::chat::{Prepared, prepare, submit};
@@ -31,6 +31,8 @@ pub(super) struct Answer {
     host: Host,
     /// For a graceful end, and to know when nothing is going on.
     counted: Option<Counted>,
+    /// Keeps the model resident.
+    _lease: Lease,
     question: Question,
     envelope: Envelope,
     phase: Phase,
@@ -53,12 +55,13 @@ pub(super) enum Step {
 }
 
 impl Answer {
-    pub(super) fn new(host: Host, question: Question, number: u64) -> Self {
+    pub(super) fn new(host: Host, question: Question, lease: Lease, number: u64) -> Self {
         let envelope = Envelope::new(&question.id, number);
         let changed = host.changed();
         let phase = Phase::Loading { changed, told: -1 };
         let counted = Some(host.count_answer());
-        Self { host, counted, question, envelope, phase, load_ms: 0.0, has_spoken: false }
+        let (load_ms, has_spoken) = (0.0, false);
+        Self { host, counted, _lease: lease, question, envelope, phase, load_ms, has_spoken }
     }
 
     pub(super) fn envelope(&self) -> &Envelope {
@@ -134,7 +137,8 @@ impl Answer {
                             );
                             return Some(Step::Failed(GenError::new(GenErrorKind::Model, message).into()));
                         }
-                        State::Loading(fraction) => {
+                        State::Loading(progress) => {
+                            let fraction = progress.fraction;
                             let percent = (fraction * 100.0) as i32;
                             if percent != *told {
                                 *told = percent;

@@ -1,7 +1,7 @@
 //! `/v1/chat/completions`, `/tokenize`, `/apply-template`.
 
 use super::super::count::TokenCounter;
-use super::super::host::{Host, Resident, State as ModelState};
+use super::super::host::{Host, Lease, Resident, State as ModelState};
 use super::super::job::{Job, JobEvent, SamplerSpec};
 use super::super::prompt;
 use super::super::request::{self, BiasToken, ChatRequest, Form, TemplateRequest, TokenizeRequest};
@@ -39,7 +39,7 @@ pub(super) fn body(result: Result<Bytes, BytesRejection>) -> Result<Bytes, Failu
     })
 }
 
-fn refused(error: impl std::fmt::Display) -> Failure {
+pub(super) fn refused(error: impl std::fmt::Display) -> Failure {
     Failure::bad_request(error.to_string())
 }
 
@@ -214,8 +214,11 @@ pub(super) async fn completions(
     let request = Arc::new(chat_request(&body(bytes)?)?);
     let (id, path) = resolve(&host, request.model.as_deref()).await?;
     let question = Question { request: Arc::clone(&request), id, path, arrived: Instant::now() };
+    // Before anybody looks whether it is resident: it is not sent away from now on.
+    let mut lease = host.lease(&question.id);
+    lease.is_warming = request.generation.max_tokens == Some(0);
     let state = want(&host, &question.id, &question.path)?;
-    let answer = Answer::new(host.clone(), question, ANSWERS.fetch_add(1, Ordering::Relaxed));
+    let answer = Answer::new(host.clone(), question, lease, ANSWERS.fetch_add(1, Ordering::Relaxed));
     // With the model at hand, what is wrong with a request is said by the status.
     let answer = match state {
         ModelState::Loaded(resident) => {
@@ -260,14 +263,16 @@ async fn whole(mut answer: Answer) -> Result<Response, Failure> {
     Err(GenError::new(GenErrorKind::EngineDied, "the answer ended without an end. Retry").into())
 }
 
-/// Waits until a model is resident.
-async fn resident(host: &Host, name: Option<&str>) -> Result<Arc<Resident>, Failure> {
+/// Waits until a model is resident; it stays so as long as the lease lives.
+async fn resident(host: &Host, name: Option<&str>) -> Result<(Arc<Resident>, Lease), Failure> {
     let (id, path) = resolve(host, name).await?;
+    let mut lease = host.lease(&id);
+    lease.is_warming = true;
     let mut changed = host.changed();
     let mut state = want(host, &id, &path)?;
     loop {
         match state {
-            ModelState::Loaded(resident) => return Ok(resident),
+            ModelState::Loaded(resident) => return Ok((resident, lease)),
             ModelState::Failed(error) => return Err(error.into()),
             ModelState::Unloaded => {
                 return Err(
@@ -299,7 +304,7 @@ pub(super) async fn tokenize(
             return Ok(axum::Json(json!({ "tokens": tokens })).into_response());
         }
     }
-    let resident = resident(&host, request.model.as_deref()).await?;
+    let (resident, _lease) = resident(&host, request.model.as_deref()).await?;
     let vocab = resident.model.vocab();
     let ids = vocab.tokenize(request.content.as_bytes(), request.add_special, request.parse_special);
     let tokens: Vec<Value> = if request.with_pieces {
@@ -323,7 +328,7 @@ pub(super) async fn apply_template(
     bytes: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Failure> {
     let request = TemplateRequest::parse(&json_body(&body(bytes)?)?).map_err(refused)?;
-    let resident = resident(&host, request.model.as_deref()).await?;
+    let (resident, _lease) = resident(&host, request.model.as_deref()).await?;
     let rendered = render(&resident, &request.messages, &request.render)?;
     Ok(axum::Json(json!({ "prompt": rendered.text })).into_response())
 }

@@ -66,27 +66,35 @@ pub(super) async fn metrics(State(host): State<Host>) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], out).into_response()
 }
 
-pub(super) async fn status(State(host): State<Host>) -> Response {
+pub(super) async fn status(State(host): State<Host>) -> Result<Response, Failure> {
+    // Devices are asked for their memory, which may take a moment.
+    let status = super::chat::away(move || describe(&host)).await?;
+    Ok(axum::Json(status).into_response())
+}
+
+fn describe(host: &Host) -> Value {
     let models: Vec<Value> = host
         .residents()
         .iter()
         .map(|resident| {
             let counters = resident.stats.read();
+            let hold = host.hold(resident);
             json!({
                 "id": resident.id,
                 "path": resident.path,
                 "state": "loaded",
-                "bytes": {
-                    "weights": resident.need.weights,
-                    "kv": resident.need.kv,
-                    "compute": resident.need.compute,
-                },
+                "bytes": resident.held.footprint.totals(),
+                "device_bytes": resident.held.footprint.shares,
                 "context": resident.options.context,
                 "threads": resident.options.threads,
                 "slots": resident.options.slots,
                 "slots_used": counters.busy,
                 "queued": counters.queued,
                 "cached_tokens": counters.cells,
+                "pinned": hold.wish.pinned,
+                "keep_alive": hold.wish.keep_alive,
+                "expires_s": hold.expires_s,
+                "idle_s": hold.idle_s,
                 "last_used": resident.last_used.load(Ordering::Relaxed),
                 "load_ms": resident.load_ms,
                 "prefill_tokens_per_s": counters.prefill_rate,
@@ -94,15 +102,35 @@ pub(super) async fn status(State(host): State<Host>) -> Response {
             })
         })
         .collect();
-    axum::Json(json!({
+    json!({
         "version": crate::VERSION,
         "pid": std::process::id(),
         "uptime_s": host.uptime(),
-        "devices": llama::devices(),
+        "devices": devices(host),
         "models": models,
         "queue": host.answers(),
-    }))
-    .into_response()
+        "evictions": host.evictions(),
+    })
+}
+
+/// All devices; those that models can be put on have a budget.
+fn devices(host: &Host) -> Vec<Value> {
+    let budgets = host.outlook().budgets;
+    let bytes = |n: u64| if n == u64::MAX { Value::Null } else { n.into() };
+    let known = budgets.iter().map(|b| {
+        json!({
+            "name": b.device.name,
+            "kind": b.device.kind,
+            "description": b.device.description,
+            "backend": b.device.backend,
+            "total": b.device.total,
+            "free": b.device.free,
+            "budget": bytes(b.budget),
+            "reserved": b.reserved,
+        })
+    });
+    let others = llama::devices().into_iter().filter(|d| !budgets.iter().any(|b| b.device.name == d.name));
+    known.chain(others.filter_map(|d| serde_json::to_value(d).ok())).collect()
 }
 
 /// Running answers go on, new ones are refused, then the engine ends.

@@ -1,10 +1,14 @@
-//! `/v1/models`, `/models/load`, `/models/unload`, `/models/sse`.
+//! `/v1/models`, `/models/load`, `/models/unload`, `/models/pin`, `/models/keep_alive`, `/models/sse`.
 
-use super::super::host::{Host, State as ModelState};
+use super::super::catalogue::Entry;
+use super::super::host::{Forecast, Host, Outlook, State as ModelState};
+use super::super::request::{self, LoadRequest};
+use super::super::residency::plan::Verdict;
 use super::super::supervisor;
 use super::Failure;
-use super::chat::{away, body, json_body, named_model, resolve};
+use super::chat::{away, body, json_body, named_model, refused, resolve};
 use super::chunk;
+use crate::chat::GenErrorKind;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
@@ -17,61 +21,139 @@ use std::time::Duration;
 /// A comment this often tells the client that the engine lives.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
+/// How long the answer to a load waits for the decision whether there is room.
+const DECISION: Duration = Duration::from_secs(2);
+
 fn snapshot(host: &Host) -> Value {
     let entries = host.catalogue().entries().to_vec();
-    let data: Vec<Value> = entries
-        .iter()
-        .map(|entry| {
-            let card = entry.card(crate::chat::ModelState::Unloaded);
-            let mut status = json!({});
-            let mut meta = json!({
-                "n_ctx_train": card.context,
-                "n_params": card.parameters,
-                "size": entry.bytes,
-                "ftype": card.quantisation,
-            });
-            let state = host.state(&entry.id);
-            let value = match &state {
-                ModelState::Loaded(resident) => {
-                    if let Some(meta) = meta.as_object_mut() {
-                        meta.insert("n_ctx".to_owned(), resident.options.context.into());
-                        meta.insert("n_vocab".to_owned(), resident.model.n_vocab().into());
-                        meta.insert("n_embd".to_owned(), resident.model.n_embd().into());
-                    }
-                    "loaded"
-                }
-                ModelState::Loading(fraction) => {
-                    status = json!({"progress": {"stages": ["text_model"], "current": "text_model", "value": fraction}});
-                    "loading"
-                }
-                ModelState::Failed(error) => {
-                    status = json!({"failed": true, "error": error.message});
-                    "unloaded"
-                }
-                ModelState::Unloaded => match entry.unusable() {
-                    Some(problem) => {
-                        status = json!({"failed": true, "error": problem});
-                        "unloaded"
-                    }
-                    None => "unloaded",
-                },
-            };
-            if let Some(status) = status.as_object_mut() {
-                status.insert("value".to_owned(), value.into());
-            }
+    let outlook = host.outlook();
+    Value::Array(entries.iter().map(|entry| describe(host, &outlook, entry)).collect())
+}
+
+fn describe(host: &Host, outlook: &Outlook, entry: &Entry) -> Value {
+    let card = entry.card(crate::chat::ModelState::Unloaded);
+    let mut meta = json!({
+        "n_ctx_train": card.context,
+        "n_params": card.parameters,
+        "size": entry.bytes,
+        "ftype": card.quantisation,
+    });
+    let state = host.state(&entry.id);
+    if let (ModelState::Loaded(resident), Some(meta)) = (&state, meta.as_object_mut()) {
+        meta.insert("n_ctx".to_owned(), resident.options.context.into());
+        meta.insert("n_vocab".to_owned(), resident.model.n_vocab().into());
+        meta.insert("n_embd".to_owned(), resident.model.n_embd().into());
+    }
+    let failed = |why: &str| json!({"failed": true, "error": why, "value": "unloaded"});
+    let status = match &state {
+        ModelState::Loaded(_) => json!({"value": "loaded"}),
+        ModelState::Loading(progress) => json!({
+            "progress": {
+                "stages": ["text_model"],
+                "current": "text_model",
+                "value": progress.fraction,
+                "bytes_done": progress.bytes_done,
+                "bytes_total": progress.bytes_total,
+            },
+            "value": "loading",
+        }),
+        ModelState::Failed(error) => failed(&error.message),
+        ModelState::Unloaded => match entry.unusable() {
+            Some(problem) => failed(&problem),
+            None => json!({"value": "unloaded"}),
+        },
+    };
+    json!({
+        "id": entry.id,
+        "object": "model",
+        "owned_by": "duet",
+        "created": 0,
+        "path": entry.path,
+        "status": status,
+        "meta": meta,
+        "duet": ours(host, outlook, entry, &state),
+    })
+}
+
+/// What llama-server has no field for: how a model is held, what it takes, and whether it would fit.
+fn ours(host: &Host, outlook: &Outlook, entry: &Entry, state: &ModelState) -> Value {
+    let card = entry.card(crate::chat::ModelState::Unloaded);
+    let wish = host.wish(&entry.id);
+    let mut value = json!({
+        "builtin": entry.is_builtin,
+        "quantisation": card.quantisation,
+        "path": entry.path,
+        "pinned": wish.pinned,
+        "keep_alive": wish.keep_alive,
+        "expires_s": null,
+        "idle_s": null,
+        "running": 0,
+        "queued": host.leases(&entry.id),
+        "context": null,
+        "slots": null,
+        "load_ms": null,
+        "prefill_tokens_per_s": null,
+        "decode_tokens_per_s": null,
+        "bytes": {"weights": null, "kv": null, "compute": null},
+        "need": null,
+        "verdict": null,
+    });
+    let more = match (state, &entry.info) {
+        (ModelState::Loaded(resident), _) => {
+            let hold = host.hold(resident);
+            let counters = resident.stats.read();
+            let bytes = resident.held.footprint.totals();
             json!({
-                "id": entry.id,
-                "object": "model",
-                "owned_by": "duet",
-                "created": 0,
-                "path": entry.path,
-                "status": status,
-                "meta": meta,
-                "duet": {"builtin": entry.is_builtin, "quantisation": card.quantisation, "path": entry.path},
+                "expires_s": hold.expires_s,
+                "idle_s": hold.idle_s,
+                "running": counters.busy,
+                "queued": host.leases(&entry.id).saturating_sub(counters.busy),
+                "context": resident.options.context,
+                "slots": resident.options.slots,
+                "load_ms": resident.load_ms,
+                "prefill_tokens_per_s": counters.prefill_rate,
+                "decode_tokens_per_s": counters.decode_rate,
+                "bytes": bytes,
+                "need": bytes.total(),
             })
-        })
-        .collect();
-    Value::Array(data)
+        }
+        (_, Ok(info)) if entry.unusable().is_none() => {
+            let forecast = host.forecast(outlook, &entry.id, info);
+            let bytes = forecast.footprint.totals();
+            let verdict = match state {
+                ModelState::Loading(_) => Value::Null,
+                _ => verdict(&forecast),
+            };
+            json!({"bytes": bytes, "need": bytes.total(), "verdict": verdict})
+        }
+        _ => json!({}),
+    };
+    if let (Some(value), Value::Object(more)) = (value.as_object_mut(), more) {
+        value.extend(more);
+    }
+    value
+}
+
+fn verdict(forecast: &Forecast) -> Value {
+    let (fit, context, unload, gpu_layers, slowdown): (_, _, &[String], _, _) = match &forecast.verdict {
+        Verdict::Fits => ("fits", None, &[], None, None),
+        Verdict::IfUnloaded(ids) => ("if_unloaded", None, ids, None, None),
+        Verdict::SmallerContext { context, unload } => {
+            ("smaller_context", Some(*context), unload, None, None)
+        }
+        Verdict::Partial { gpu_layers, slowdown, unload } => {
+            ("partial", None, unload, Some(*gpu_layers), Some(*slowdown))
+        }
+        Verdict::DoesNotFit => ("does_not_fit", None, &[], None, None),
+    };
+    json!({
+        "fit": fit,
+        "context": context,
+        "unload": unload,
+        "gpu_layers": gpu_layers,
+        "slowdown": slowdown,
+        "say": forecast.say,
+    })
 }
 
 /// Looks at the folders again. Reading the headers of many files takes a while, the first time only.
@@ -90,15 +172,40 @@ pub(super) async fn load(
     State(host): State<Host>,
     bytes: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Failure> {
-    let body = json_body(&body(bytes)?)?;
-    let (id, path) = resolve(&host, Some(&named_model(&body)?)).await?;
-    if body["restore"] == true {
+    let asked = LoadRequest::parse(&json_body(&body(bytes)?)?).map_err(refused)?;
+    let (id, path) = resolve(&host, Some(&asked.model)).await?;
+    if asked.is_restored {
         // A client that brings back what was resident must not start a crash loop.
         host.refuse_if_quarantined(&id)?;
     } else {
         supervisor::pardon(host.runtime_dir(), &id);
     }
+    host.set_wish(&id, |wish| {
+        wish.context = asked.context.or(wish.context);
+        wish.pinned = asked.pin.unwrap_or(wish.pinned);
+        wish.keep_alive = asked.keep_alive.or(wish.keep_alive);
+    });
+    if asked.context.is_some() {
+        host.unload_to_change(&id)?;
+    }
     host.begin_load(&id, &path);
+    // A refusal comes before the load, so it is the answer; how the load itself goes is in the list.
+    let mut changed = host.changed();
+    let decided = async {
+        loop {
+            match host.state(&id) {
+                ModelState::Loading(progress) if !progress.has_room => {}
+                ModelState::Failed(error) if error.kind == GenErrorKind::OutOfMemory => return Err(error),
+                _ => return Ok(()),
+            }
+            if changed.changed().await.is_err() {
+                return Ok(());
+            }
+        }
+    };
+    if let Ok(decision) = tokio::time::timeout(DECISION, decided).await {
+        decision?;
+    }
     Ok(axum::Json(json!({"success": true, "model": id})).into_response())
 }
 
@@ -112,6 +219,28 @@ pub(super) async fn unload(
     } else {
         Err(Failure::bad_request(format!("`{id}` is not loaded")))
     }
+}
+
+/// Whether a model stays whatever else is wanted; it need not be resident.
+pub(super) async fn pin(
+    State(host): State<Host>,
+    bytes: Result<Bytes, BytesRejection>,
+) -> Result<Response, Failure> {
+    let (name, pinned) = request::parse_pin(&json_body(&body(bytes)?)?).map_err(refused)?;
+    let (id, _) = resolve(&host, Some(&name)).await?;
+    host.set_wish(&id, |wish| wish.pinned = pinned);
+    Ok(axum::Json(json!({"success": true, "model": id, "pinned": pinned})).into_response())
+}
+
+/// How long a model stays after its last answer; it need not be resident.
+pub(super) async fn keep_alive(
+    State(host): State<Host>,
+    bytes: Result<Bytes, BytesRejection>,
+) -> Result<Response, Failure> {
+    let (name, seconds) = request::parse_keep_alive(&json_body(&body(bytes)?)?).map_err(refused)?;
+    let (id, _) = resolve(&host, Some(&name)).await?;
+    host.set_wish(&id, |wish| wish.keep_alive = Some(seconds));
+    Ok(axum::Json(json!({"success": true, "model": id, "keep_alive": seconds})).into_response())
 }
 
 /// A stream of what happens to models. Besides llama-server's `model_status` events there is a snapshot

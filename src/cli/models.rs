@@ -1,0 +1,321 @@
+//! `tui models`: what there is, what is resident, what would fit; loading, unloading and pinning.
+
+use super::args::{ModelsArgs, ModelsCommand, OnArgs};
+use super::out::{self, Progress};
+use super::{report, target};
+use crate::backend::{Backend, Backends, LOCAL, LoadWish};
+use crate::chat::GenErrorKind;
+use crate::config::Config;
+use crate::error::{AppError, Exit};
+use crate::paths::Paths;
+use crate::text::{shown_line, width};
+use serde_json::Value;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Between two looks at a load.
+const LOOK: Duration = Duration::from_millis(100);
+/// For a load that was accepted to show in the list.
+const APPEAR: Duration = Duration::from_secs(10);
+
+/// Does what was asked; without a command, lists.
+///
+/// # Errors
+/// One or two lines each.
+pub(super) fn run(
+    command: Option<&ModelsCommand>,
+    bare: &ModelsArgs,
+    config: &Config,
+    paths: &Paths,
+    config_file: Option<&Path>,
+) -> Result<Exit, AppError> {
+    let backends = Backends::new(config, paths, config_file).map_err(target::bad_address)?;
+    let on = match command {
+        None => &bare.on,
+        Some(ModelsCommand::List(args)) => &args.on,
+        Some(
+            ModelsCommand::Load { on, .. }
+            | ModelsCommand::Unload { on, .. }
+            | ModelsCommand::Pin { on, .. }
+            | ModelsCommand::Unpin { on, .. },
+        ) => on,
+    };
+    let backend = chosen(on, &backends)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| AppError::new(Exit::Error, format!("cannot start: {error}")))?;
+    runtime.block_on(async {
+        match command {
+            None => list(backend, bare.json).await,
+            Some(ModelsCommand::List(args)) => list(backend, args.json).await,
+            Some(ModelsCommand::Load { model, context, pin, keep_alive, on: _ }) => {
+                let wish =
+                    LoadWish { context: *context, pin: pin.then_some(true), keep_alive: *keep_alive };
+                load(backend, model, wish).await
+            }
+            Some(ModelsCommand::Unload { model, on: _ }) => {
+                let was_there = backend.unload(model).await?;
+                let name = shown_line(model, 80);
+                out::note(&if was_there {
+                    format!("{name} is unloaded")
+                } else {
+                    format!("{name} was not resident")
+                });
+                Ok(Exit::Ok)
+            }
+            Some(ModelsCommand::Pin { model, on: _ }) => pin(backend, model, true).await,
+            Some(ModelsCommand::Unpin { model, on: _ }) => pin(backend, model, false).await,
+        }
+    })
+}
+
+fn chosen<'a>(on: &OnArgs, backends: &'a Backends) -> Result<&'a Backend, AppError> {
+    let name = on.backend.as_deref();
+    let found = match name {
+        Some(name) => backends.get(name),
+        None => backends.get(LOCAL).or_else(|| backends.all().first()),
+    };
+    found.ok_or_else(|| {
+        let known: Vec<&str> = backends.all().iter().map(Backend::name).collect();
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        let what = name.map_or_else(|| "no backend".to_owned(), |name| format!("no backend `{name}`"));
+        AppError::new(Exit::Usage, format!("{what}; there is {known}"))
+            .hint("`tui config show` prints the backends there are")
+    })
+}
+
+async fn list(backend: &Backend, as_json: bool) -> Result<Exit, AppError> {
+    let models = backend.model_list().await?;
+    if as_json {
+        for model in &models {
+            if report::line(model).is_err() {
+                // Whoever read the list has enough of it.
+                break;
+            }
+        }
+        return Ok(Exit::Ok);
+    }
+    if models.is_empty() {
+        out::note("there are no models");
+    } else {
+        out::answer(&table(&models));
+    }
+    Ok(Exit::Ok)
+}
+
+async fn pin(backend: &Backend, model: &str, is_pinned: bool) -> Result<Exit, AppError> {
+    backend.pin(model, is_pinned).await?;
+    let name = shown_line(model, 80);
+    out::note(&if is_pinned {
+        format!("{name} stays resident once it is loaded, until the engine ends; in the configuration: [[engine.models]]")
+    } else {
+        format!("{name} may leave when it is idle")
+    });
+    Ok(Exit::Ok)
+}
+
+/// Loads and waits, with progress on stderr. Ctrl+C stops the load.
+async fn load(backend: &Backend, model: &str, wish: LoadWish) -> Result<Exit, AppError> {
+    let mut interrupt = signal(SignalKind::interrupt())
+        .map_err(|error| AppError::new(Exit::Error, format!("cannot watch for Ctrl+C: {error}")))?;
+    let mut progress = Progress::new(false);
+    let name = shown_line(model, 40);
+    progress.set(&format!("loading {name}"));
+    // What it is called may be longer than what was typed; until that is known, what was typed will do.
+    let mut id = model.to_owned();
+    let result = tokio::select! {
+        result = follow(backend, &mut id, wish, &mut progress) => result,
+        _ = interrupt.recv() => {
+            progress.clear();
+            let was_there = backend.unload(model).await?;
+            out::note(if was_there { "the load was stopped" } else { "stopped" });
+            return Ok(Exit::Interrupted);
+        }
+    };
+    progress.clear();
+    let resident = result?;
+    let duet = &resident["duet"];
+    out::note(&format!(
+        "{} is resident: {}, {} tokens of context, loaded in {:.1} s",
+        shown_line(resident["id"].as_str().unwrap_or(model), 80),
+        duet["need"].as_u64().map_or_else(|| "size unknown".to_owned(), size),
+        duet["context"],
+        duet["load_ms"].as_f64().unwrap_or(0.0) / 1000.0
+    ));
+    Ok(Exit::Ok)
+}
+
+async fn follow(
+    backend: &Backend,
+    id: &mut String,
+    wish: LoadWish,
+    progress: &mut Progress,
+) -> Result<Value, AppError> {
+    *id = backend.begin_load(id, wish).await?;
+    let name = shown_line(id, 40);
+    let mut missing_since = Instant::now();
+    loop {
+        let models = backend.model_list().await?;
+        let model = models.into_iter().find(|m| m["id"] == id.as_str()).unwrap_or_default();
+        let status = &model["status"];
+        match status["value"].as_str() {
+            Some("loaded") => return Ok(model),
+            Some("loading") => {
+                missing_since = Instant::now();
+                progress.set(&loading_line(&name, &status["progress"]));
+            }
+            _ if status["failed"] == true => {
+                let why = status["error"].as_str().unwrap_or("the engine does not say why");
+                return Err(crate::chat::GenError::new(GenErrorKind::Model, why).into());
+            }
+            _ if missing_since.elapsed() > APPEAR => {
+                let message = format!("{name} was taken for loading and does not become resident");
+                return Err(AppError::new(Exit::Model, message).hint("somebody may have unloaded it; try again"));
+            }
+            _ => {}
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+fn loading_line(name: &str, progress: &Value) -> String {
+    let bytes = |part: &str| progress[part].as_u64().unwrap_or(0);
+    match bytes("bytes_total") {
+        0 => format!("loading {name}"),
+        total => format!(
+            "loading {name}: {} of {} ({:.0} %)",
+            size(bytes("bytes_done")),
+            size(total),
+            progress["value"].as_f64().unwrap_or(0.0) * 100.0
+        ),
+    }
+}
+
+/// A size for people: `1.4 GiB`.
+fn size(bytes: u64) -> String {
+    const UNITS: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    match UNITS.iter().find(|(_, one)| bytes >= *one) {
+        Some((unit, one)) => format!("{:.1} {unit}", bytes as f64 / *one as f64),
+        None => format!("{bytes} B"),
+    }
+}
+
+/// How many weights: `2.1M`, `8.0B`.
+fn parameters(count: u64) -> String {
+    let n = count as f64;
+    if n >= 1e9 { format!("{:.1}B", n / 1e9) } else { format!("{:.1}M", n / 1e6) }
+}
+
+/// The models as lines of columns; the last one, what would become of a load, is as long as it is.
+fn table(models: &[Value]) -> String {
+    let head = ["", "MODEL", "WEIGHTS", "QUANT", "CONTEXT", "SIZE", "STATE"].map(str::to_owned);
+    let rows: Vec<[String; 7]> = std::iter::once(head).chain(models.iter().map(row)).collect();
+    let widths: [usize; 7] =
+        std::array::from_fn(|i| rows.iter().filter_map(|row| row.get(i)).map(|cell| width(cell)).max().unwrap_or(0));
+    let line = |row: &[String; 7]| {
+        let cells = row.iter().zip(widths).enumerate().map(|(i, (cell, wide))| {
+            let gap = " ".repeat(wide.saturating_sub(width(cell)));
+            match i {
+                // Numbers stand at the right of their column.
+                2 | 4 | 5 => format!("{gap}{cell}"),
+                6 => cell.clone(),
+                _ => format!("{cell}{gap}"),
+            }
+        });
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// One model. Everything in it is foreign.
+fn row(model: &Value) -> [String; 7] {
+    let text = |value: &Value, cells: usize| shown_line(value.as_str().unwrap_or_default(), cells).to_string();
+    let number = |value: &Value, show: fn(u64) -> String| {
+        value.as_u64().filter(|n| *n > 0).map(show).unwrap_or_default()
+    };
+    let (meta, duet, status) = (&model["meta"], &model["duet"], &model["status"]);
+    let context = if duet["context"].is_u64() { &duet["context"] } else { &meta["n_ctx_train"] };
+    let (mark, state) = match status["value"].as_str() {
+        Some("loaded") => ("●", resident(duet)),
+        Some("loading") => ("◐", loading_line("", &status["progress"]).replace(" :", ":").trim().to_owned()),
+        _ if status["failed"] == true => ("✕", text(&status["error"], 100)),
+        _ => ("○", text(&duet["verdict"]["say"], 200)),
+    };
+    let quantisation = if duet["quantisation"].is_string() { &duet["quantisation"] } else { &meta["ftype"] };
+    [
+        mark.to_owned(),
+        text(&model["id"], 48),
+        number(&meta["n_params"], parameters),
+        text(quantisation, 12),
+        number(context, |n| n.to_string()),
+        number(&meta["size"], size),
+        state,
+    ]
+}
+
+/// `resident, 4.2 GiB, pinned`, `resident, 4.2 GiB, idle for 12 s, leaves in 30 min`.
+fn resident(duet: &Value) -> String {
+    let mut parts = vec!["resident".to_owned()];
+    parts.extend(duet["need"].as_u64().map(size));
+    let seconds = |s: f64| if s < 120.0 { format!("{s:.0} s") } else { format!("{:.0} min", s / 60.0) };
+    match (duet["running"].as_u64().unwrap_or(0), duet["queued"].as_u64().unwrap_or(0)) {
+        (0, 0) => parts.extend(duet["idle_s"].as_f64().map(|s| format!("idle for {}", seconds(s)))),
+        (running, 0) => parts.push(format!("answering {running}")),
+        (running, queued) => parts.push(format!("answering {running}, {queued} waiting")),
+    }
+    if duet["pinned"] == true {
+        parts.push("pinned".to_owned());
+    }
+    parts.extend(duet["expires_s"].as_f64().map(|s| format!("leaves in {}", seconds(s))));
+    parts.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_list_is_columns_for_people() {
+        let models = [
+            json!({"id": "builtin", "meta": {"n_params": 2_100_000, "size": 2_158_400, "n_ctx_train": 1024},
+                "status": {"value": "loaded"}, "duet": {"quantisation": "f16", "context": 512, "need": 12_000_000,
+                "idle_s": 12.2, "pinned": true, "running": 0, "queued": 0, "expires_s": null}}),
+            json!({"id": "qwen3-8b", "meta": {"n_params": 8_190_000_000_u64, "size": 5_027_783_488_u64, "n_ctx_train": 40960},
+                "status": {"value": "unloaded"}, "duet": {"quantisation": "q4_k_m",
+                "verdict": {"fit": "if_unloaded", "say": "fits if builtin is unloaded"}}}),
+            json!({"id": "big", "meta": {}, "status": {"value": "loading", "progress": {"value": 0.25,
+                "bytes_done": 1_u64 << 30, "bytes_total": 4_u64 << 30}}, "duet": {}}),
+            json!({"id": "bad\u{1b}[2J", "status": {"value": "unloaded", "failed": true, "error": "cut off\nnext"}}),
+            json!({"id": "elsewhere"}),
+            json!(5),
+        ];
+        insta::assert_snapshot!(table(&models), @"");
+        let busy = json!({"need": 1 << 20, "running": 2, "queued": 1, "expires_s": 1800.0, "pinned": false});
+        assert_eq!(resident(&busy), "resident, 1.0 MiB, answering 2, 1 waiting, leaves in 30 min");
+    }
+
+    #[test]
+    fn another_machine_is_told_apart() {
+        let on = |name: Option<&str>| OnArgs { backend: name.map(str::to_owned) };
+        let at = std::path::PathBuf::from("/tmp/duet-nowhere");
+        let paths = Paths { config: at.clone(), data: at.clone(), cache: at.clone(), runtime: at };
+        let server = crate::config::BackendConfig {
+            name: "mac".to_owned(),
+            url: "http://mac:8080".to_owned(),
+            model: None,
+            token_env: None,
+        };
+        let config = Config { backends: vec![server], ..Config::default() };
+        let backends = Backends::new(&config, &paths, None).expect("backends");
+        assert_eq!(chosen(&on(Some("mac")), &backends).map(Backend::name), Ok("mac"));
+        let error = chosen(&on(Some("nowhere")), &backends).map(Backend::name).expect_err("not there");
+        assert!(error.message.contains("no backend `nowhere`") && error.message.contains("mac"), "{error}");
+        let mac = chosen(&on(Some("mac")), &backends).expect("there");
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let error = runtime.block_on(mac.pin("a", true)).expect_err("not ours to manage");
+        assert!(error.message.contains("mac") && error.message.contains("can't be managed"), "{}", error.message);
+    }
+}
