@@ -148,6 +148,12 @@ pub fn home() -> Option<PathBuf> {
     directories::BaseDirs::new().map(|dirs| dirs.home_dir().to_path_buf())
 }
 
+/// The folder an environment variable names; none when it is not set or empty.
+#[must_use]
+pub fn folder_in(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
 /// The path with a leading `~` replaced by the home directory, where one is known.
 #[must_use]
 pub fn expand_home(path: &Path) -> PathBuf {

@@ -8,7 +8,8 @@ use crate::chat::GenErrorKind;
 use crate::config::Config;
 use crate::error::{AppError, Exit};
 use crate::paths::Paths;
-use crate::text::{shown_line, width};
+use crate::text::shown_line;
+use crate::text::width::width;
 use serde_json::Value;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -292,7 +293,15 @@ mod tests {
             json!({"id": "elsewhere"}),
             json!(5),
         ];
-        insta::assert_snapshot!(table(&models), @"");
+        insta::assert_snapshot!(table(&models), @"
+           MODEL      WEIGHTS  QUANT   CONTEXT     SIZE  STATE
+        ●  builtin       2.1M  f16         512  2.1 MiB  resident, 11.4 MiB, idle for 12 s, pinned
+        ○  qwen3-8b      8.2B  q4_k_m    40960  4.7 GiB  fits if builtin is unloaded
+        ◐  big                                           loading: 1.0 GiB of 4.0 GiB (25 %)
+        ✕  bad␛[2J                                       cut off next
+        ○  elsewhere
+        ○
+        ");
         let busy = json!({"need": 1 << 20, "running": 2, "queued": 1, "expires_s": 1800.0, "pinned": false});
         assert_eq!(resident(&busy), "resident, 1.0 MiB, answering 2, 1 waiting, leaves in 30 min");
     }

@@ -322,6 +322,18 @@ mod tests {
         hint: leave it out for the default
         FILE: `engine.context` and `engine.slots` can't be 0
         hint: leave them out for the defaults
+        FILE:2: `engine.memory`: invalid value: string "lots", expected a size, as "20GiB" or a number of bytes
+        hint: leave it out for the default
+        FILE:2: `engine.gpu_layers`: invalid value: string "all", expected "auto" or a whole number, 0 or more
+        hint: leave it out for the default
+        FILE: `engine.keep_alive` can't be below -1
+        hint: -1 is for ever, 0 unloads a model as soon as it is idle
+        FILE: [[engine.models]] 1: has no `id`
+        hint: the id is what `tui models` lists
+        FILE: [[engine.models]] `a`: `slots` must be 1 to 64
+        hint: leave it out for that of [engine]
+        FILE:3: unknown key `engine.models[0].keepalive`
+        hint: did you mean `keep_alive`?
         FILE: `sampling.temperature` must be between 0 and 5
         hint: leave it out for the model's default
         FILE:1: extra `=`, expected nothing

@@ -212,9 +212,8 @@ fn catalogue(config: &EngineConfig, paths: &Paths) -> Catalogue {
     let builtin =
         super::builtin::unpack(paths).map_err(|e| tracing::warn!(error = %e, "no built-in model")).ok();
     let home = crate::paths::home();
-    let variable = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     Catalogue::new(builtin, Catalogue::folders(&config.model_dirs, home.as_deref(), &paths.data))
-        .with_places(usual(home.as_deref(), variable))
+        .with_places(usual(home.as_deref(), crate::paths::folder_in))
 }
 
 impl Host {
