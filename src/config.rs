@@ -1,8 +1,10 @@
 //! The configuration: one total value, defaults filled in. Loading and its errors are in [`mod@file`].
 
+pub mod bytes;
 pub mod file;
 
 use crate::chat::Sampling;
+use bytes::ByteSize;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -61,11 +63,37 @@ pub struct EngineConfig {
     pub slots: u32,
     /// Folders searched for GGUF files, beside `~/models` and the data folder's `models`.
     pub model_dirs: Vec<PathBuf>,
+    /// Main memory for conversations that left their slot; 0 keeps none.
+    pub cache_memory: ByteSize,
+    /// Room on disk for conversations of sessions, so that they are warm after a restart; 0 keeps none.
+    pub cache_disk: ByteSize,
+    /// Whether tokens are guessed from the context and checked together.
+    pub draft: DraftMode,
+}
+
+/// Whether tokens are guessed ahead (speculative decoding). What is answered does not depend on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DraftMode {
+    /// From repetitions in the context, where that was measured to be faster.
+    #[default]
+    Auto,
+    /// Never.
+    Off,
 }
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        Self { linger: 600, context: 8192, threads: 0, slots: 4, model_dirs: Vec::new() }
+        Self {
+            linger: 600,
+            context: 8192,
+            threads: 0,
+            slots: 4,
+            model_dirs: Vec::new(),
+            cache_memory: ByteSize(1 << 30),
+            cache_disk: ByteSize(4 << 30),
+            draft: DraftMode::Auto,
+        }
     }
 }
 

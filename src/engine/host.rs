@@ -4,7 +4,10 @@
 //! subscribes to [`Host::changed`] and looks again.
 
 use super::activity::Activity;
+use super::cache::{self, Cache};
 use super::catalogue::Catalogue;
+use super::draft;
+use super::gate::Gate;
 use super::gguf::ModelInfo;
 use super::job::{Command, Job};
 use super::llama::{Llama, LoadOptions, Storage};
@@ -15,7 +18,7 @@ use super::stats::Stats;
 use super::supervisor;
 use super::template::Template;
 use crate::chat::{GenError, GenErrorKind};
-use crate::config::EngineConfig;
+use crate::config::{DraftMode, EngineConfig};
 use crate::paths::Paths;
 use llama_cpp_2::model::LlamaModel;
 use std::collections::HashMap;
@@ -49,6 +52,10 @@ struct Inner {
     models: Mutex<HashMap<String, Entry>>,
     changed: watch::Sender<u64>,
     activity: Activity,
+    /// Conversations that left their slot, of all models.
+    cache: Cache,
+    /// Where resident models take turns at the device.
+    gate: Gate,
     uses: AtomicU64,
     /// Answers on their way, those whose model is being loaded included.
     answers: AtomicUsize,
@@ -184,6 +191,11 @@ impl Host {
                         .ok(),
                     Catalogue::folders(&config.model_dirs, crate::paths::home().as_deref(), &paths.data),
                 )),
+                cache: Cache::new(
+                    paths.cache.join("kv"),
+                    cache::Limits { memory: config.cache_memory.0, disk: config.cache_disk.0 },
+                ),
+                gate: Gate::new(1),
                 config: config.clone(),
                 paths: paths.clone(),
                 config_file: config_file.map(Path::to_path_buf),
@@ -349,6 +361,36 @@ impl Host {
         self.residents().iter().map(|r| r.id.clone()).collect()
     }
 
+    /// Conversations that left their slot.
+    #[must_use]
+    pub fn cache(&self) -> &Cache {
+        &self.inner.cache
+    }
+
+    /// Keeps nothing of a session; returns in how many places it was. Waits for each model's next round.
+    #[must_use]
+    pub fn forget_session(&self, session: &str) -> usize {
+        let session: Arc<str> = Arc::from(session);
+        // First the slots: what they hold could be kept elsewhere after that was emptied.
+        let (done, answers) = mpsc::channel();
+        for resident in self.residents() {
+            let forget = Command::Forget { session: Arc::clone(&session), done: done.clone() };
+            let _ = resident.commands.send(forget);
+        }
+        drop(done);
+        let in_slots: usize = answers.iter().sum();
+        in_slots + self.inner.cache.forget(&session)
+    }
+
+    /// Most tokens guessed ahead at once; 0 when guessing is off.
+    #[must_use]
+    pub fn longest_draft(&self) -> usize {
+        match self.inner.config.draft {
+            DraftMode::Auto => draft::LONGEST,
+            DraftMode::Off => 0,
+        }
+    }
+
     /// The runtime folder.
     #[must_use]
     pub fn runtime_dir(&self) -> &Path {
@@ -462,7 +504,14 @@ impl Inner {
         self.activity.set(&format!("loading {id}"), Some(id), &host.ids());
         let (commands, receiver) = mpsc::channel();
         let stats = Arc::new(Stats::default());
+        let key = cache::model_key(path, info.parts, options.context, super::llama::KV_TYPES)
+            .inspect_err(|error| tracing::warn!(model = id, %error, "its conversations are not kept"))
+            .ok();
         let start = model_thread::Start {
+            window: info.sliding_window,
+            cache: self.cache.clone(),
+            key: key.map(Arc::new),
+            gate: self.gate.clone(),
             llama: self.llama.clone(),
             path: path.to_path_buf(),
             storage: if info.is_remote { Storage::Read } else { Storage::Mapped },

@@ -2,8 +2,11 @@
 
 use super::super::host::{Host, State as ModelState};
 use super::super::llama;
+use super::super::request;
 use super::Failure;
-use super::chat::resolve;
+use super::chat::{away, body, json_body, resolve};
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{Query, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -94,15 +97,29 @@ pub(super) async fn status(State(host): State<Host>) -> Response {
             })
         })
         .collect();
+    let (in_memory, on_disk) = host.cache().used();
     axum::Json(json!({
         "version": crate::VERSION,
         "pid": std::process::id(),
         "uptime_s": host.uptime(),
         "devices": llama::devices(),
         "models": models,
+        "cache": {"memory_bytes": in_memory, "disk_bytes": on_disk},
         "queue": host.answers(),
     }))
     .into_response()
+}
+
+/// Deletes what is kept of a session: in slots, in memory, on disk.
+pub(super) async fn forget(
+    State(host): State<Host>,
+    bytes: Result<Bytes, BytesRejection>,
+) -> Result<Response, Failure> {
+    let session = request::parse_session(&json_body(&body(bytes)?)?)
+        .map_err(|error| Failure::bad_request(error.to_string()))?;
+    // Models answer between two batches, and files are deleted.
+    let forgotten = away(move || host.forget_session(&session)).await?;
+    Ok(axum::Json(json!({ "forgotten": forgotten })).into_response())
 }
 
 /// Running answers go on, new ones are refused, then the engine ends.
