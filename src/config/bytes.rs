@@ -29,7 +29,8 @@ impl ByteSize {
         let digits = trimmed.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(trimmed.len());
         let (number, unit) = trimmed.split_at_checked(digits).ok_or_else(wrong)?;
         let unit = unit.trim();
-        let factor = UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)).map(|(_, factor)| *factor);
+        let factor =
+            UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)).map(|(_, factor)| *factor);
         let factor = if unit.is_empty() { 1 } else { factor.ok_or_else(wrong)? };
         if let Ok(whole) = number.parse::<u64>() {
             return whole.checked_mul(factor).map(Self).ok_or_else(wrong);

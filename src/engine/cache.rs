@@ -10,6 +10,7 @@ mod file;
 mod identity;
 mod memory;
 
+pub use crate::chat::CachePlace as Place;
 pub use identity::{ModelKey, model_key};
 
 use super::job::TokenId;
@@ -67,29 +68,6 @@ fn is_superseded(old: (&ModelKey, &[TokenId], Option<&str>), newer: &State) -> b
     model == &*newer.model
         && session == newer.session.as_deref()
         && common_prefix(tokens, &newer.tokens) * 4 >= tokens.len() * 3
-}
-
-/// Where a reused beginning came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// The KV cache itself.
-    Slot,
-    /// A state in memory.
-    Memory,
-    /// A state on disk.
-    Disk,
-}
-
-impl Place {
-    /// Its name in `timings`.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Slot => "slot",
-            Self::Memory => "memory",
-            Self::Disk => "disk",
-        }
-    }
 }
 
 /// A state that begins like a prompt.
@@ -164,8 +142,7 @@ impl Cache {
     /// A cache that writes to `folder`, which is made when it is needed, private to the user.
     #[must_use]
     pub fn new(folder: PathBuf, limits: Limits) -> Self {
-        let inner =
-            Inner { limits, shelf: Mutex::default(), disk: Disk::new(folder, limits.disk) };
+        let inner = Inner { limits, shelf: Mutex::default(), disk: Disk::new(folder, limits.disk) };
         Self { inner: Arc::new(inner) }
     }
 
@@ -186,9 +163,8 @@ impl Cache {
     #[must_use]
     pub fn find(&self, model: &ModelKey, prompt: &[TokenId], already: usize) -> Option<Match> {
         let most = prompt.len().saturating_sub(1);
-        let is_worth = |reused: usize, tokens: usize| {
-            reused >= already + LEAST_GAIN && reused * LEAST_SHARE >= tokens
-        };
+        let is_worth =
+            |reused: usize, tokens: usize| reused >= already + LEAST_GAIN && reused * LEAST_SHARE >= tokens;
         let in_memory = self.inner.shelf().best(model, prompt, most);
         let in_memory = in_memory.filter(|(_, reused, tokens)| is_worth(*reused, *tokens));
         let on_disk = self.inner.disk.best(model, prompt, most);

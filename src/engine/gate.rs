@@ -179,7 +179,8 @@ mod tests {
     #[test]
     fn never_more_inside_than_permits() {
         let gate = Gate::new(2);
-        let (inside, was_too_many, entered) = (AtomicUsize::new(0), AtomicBool::new(false), AtomicUsize::new(0));
+        let (inside, was_too_many, entered) =
+            (AtomicUsize::new(0), AtomicBool::new(false), AtomicUsize::new(0));
         std::thread::scope(|scope| {
             for _ in 0..5 {
                 scope.spawn(|| {

@@ -2,7 +2,7 @@
 
 use super::cache::Place;
 use super::think::ThinkSplitter;
-use crate::chat::{Channel, Finish, GenErrorKind};
+use crate::chat::{CacheLost, Channel, Finish, GenErrorKind};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Instant;
@@ -120,7 +120,7 @@ pub struct JobTimings {
     /// Where those came from.
     pub cache_from: Option<Place>,
     /// Why a known beginning of the prompt had to be evaluated again.
-    pub cache_lost: Option<&'static str>,
+    pub cache_lost: Option<CacheLost>,
     /// Prompt tokens evaluated.
     pub prompt_n: u32,
     /// Time for those.

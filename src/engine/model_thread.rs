@@ -230,15 +230,19 @@ impl ModelThread<'_> {
                 self.capacity
             );
             let _ = job.events.send(JobEvent::Failed { kind: GenErrorKind::ContextFull, message });
-        } else if self.queue.len() >= self.queue_limit {
+        } else if self.queue.len() >= self.queue_limit + self.idle_slots() {
             let message = format!(
                 "{} requests are waiting for this model already. Try again in a moment",
-                self.queue.len()
+                self.queue_limit
             );
             let _ = job.events.send(JobEvent::Failed { kind: GenErrorKind::Refused, message });
         } else {
             self.queue.push_back(Waiting { job, told: None, fetch: None });
         }
+    }
+
+    fn idle_slots(&self) -> usize {
+        self.slots.iter().filter(|s| s.running.is_none()).count()
     }
 
     fn drop_cancelled(&mut self) {

@@ -1,5 +1,7 @@
 //! What a model's memory can forget of a sequence, and what it can't. Pure.
 
+use crate::chat::CacheLost;
+
 /// How a model remembers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Memory {
@@ -29,16 +31,16 @@ impl Memory {
 /// go on after its first `keep` tokens.
 ///
 /// # Errors
-/// Why not, in a few words for people.
-pub fn rewind(memory: Memory, held: usize, first: usize, keep: usize) -> Result<(), &'static str> {
+/// Why not.
+pub fn rewind(memory: Memory, held: usize, first: usize, keep: usize) -> Result<(), CacheLost> {
     if keep == 0 || keep >= held {
         return Ok(());
     }
     match memory {
         Memory::Whole => Ok(()),
         Memory::Windowed(window) if first <= keep.saturating_sub(window) => Ok(()),
-        Memory::Windowed(_) => Err("the sliding window has moved on"),
-        Memory::Recurrent => Err("a recurrent state can't go back"),
+        Memory::Windowed(_) => Err(CacheLost::Window),
+        Memory::Recurrent => Err(CacheLost::Recurrent),
     }
 }
 
@@ -58,7 +60,7 @@ mod tests {
     fn a_recurrent_state_only_goes_on() {
         assert_eq!(rewind(Memory::Recurrent, 100, 0, 100), Ok(()), "nothing is taken back");
         assert_eq!(rewind(Memory::Recurrent, 100, 0, 0), Ok(()), "everything is");
-        assert!(rewind(Memory::Recurrent, 100, 99, 99).unwrap_err().contains("recurrent"));
+        assert_eq!(rewind(Memory::Recurrent, 100, 99, 99), Err(CacheLost::Recurrent));
         assert!(!Memory::Recurrent.can_guess() && !Memory::Recurrent.can_lend());
     }
 
@@ -67,7 +69,7 @@ mod tests {
         let windowed = Memory::Windowed(16);
         assert_eq!(rewind(windowed, 100, 0, 1), Ok(()), "everything is still there");
         assert_eq!(rewind(windowed, 100, 60, 76), Ok(()));
-        assert!(rewind(windowed, 100, 60, 75).unwrap_err().contains("window"));
+        assert_eq!(rewind(windowed, 100, 60, 75), Err(CacheLost::Window));
         assert_eq!(rewind(windowed, 100, 60, 100), Ok(()));
         assert_eq!(rewind(windowed, 100, 60, 0), Ok(()));
     }

@@ -6,7 +6,7 @@ use super::draft::Drafter;
 use super::job::{Job, JobEvent, JobTimings, TokenId};
 use super::sampler::Sampler;
 use super::think::Piece;
-use crate::chat::{Channel, Finish, GenErrorKind};
+use crate::chat::{CacheLost, Channel, Finish, GenErrorKind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -41,7 +41,7 @@ pub struct Reused {
     /// Where they came from; none when there are none.
     pub place: Option<Place>,
     /// Why tokens that were known could not be used.
-    pub lost: Option<&'static str>,
+    pub lost: Option<CacheLost>,
 }
 
 /// A job that has a slot.

@@ -67,7 +67,11 @@ fn the_longest_beginning_is_found_and_memory_comes_first() {
     cache.keep(state("m", &[tokens(0, 60), tokens(500, 140)].concat(), None));
     let prompt = [tokens(0, 60), tokens(500, 300)].concat();
     assert_eq!(found(&cache, "m", &prompt), Some((Place::Memory, 200)));
-    assert_eq!(found(&cache, "m", &tokens(0, 100)), Some((Place::Memory, 99)), "one token is left to evaluate");
+    assert_eq!(
+        found(&cache, "m", &tokens(0, 100)),
+        Some((Place::Memory, 99)),
+        "one token is left to evaluate"
+    );
     assert_eq!(found(&cache, "other", &prompt), None);
     let kept = cache.find(&key("m"), &prompt, 0).unwrap();
     assert_eq!(cache.get(&kept, &key("m")).unwrap().tokens.len(), 200);

@@ -108,7 +108,7 @@ pub(super) fn timings(t: &JobTimings, load_ms: f64) -> Value {
             object.insert("cache_from".to_owned(), place.name().into());
         }
         if let Some(why) = t.cache_lost {
-            object.insert("cache_lost".to_owned(), why.into());
+            object.insert("cache_lost".to_owned(), why.words().into());
         }
         if t.draft_n > 0 {
             object.insert("draft_n".to_owned(), t.draft_n.into());
@@ -139,6 +139,7 @@ pub(super) fn event(out: &mut String, data: &Value) {
 mod tests {
     use super::super::super::cache::Place;
     use super::*;
+    use crate::chat::CacheLost;
 
     #[test]
     fn speeds_of_nothing_are_absent() {
@@ -168,13 +169,16 @@ mod tests {
             &JobTimings {
                 cache_n: 3,
                 cache_from: Some(Place::Disk),
-                cache_lost: Some("moved on"),
+                cache_lost: Some(CacheLost::Window),
                 draft_n: 40,
                 draft_n_accepted: 34,
                 ..JobTimings::default()
             },
             0.0,
         );
-        assert_eq!(names.map(|name| with[name].clone()), [json!("disk"), json!("moved on"), json!(40), json!(34)]);
+        assert_eq!(
+            names.map(|name| with[name].clone()),
+            [json!("disk"), json!("the sliding window has moved on"), json!(40), json!(34)]
+        );
     }
 }

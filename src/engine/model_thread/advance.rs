@@ -50,7 +50,8 @@ impl ModelThread<'_> {
                     if let Some(drafter) = &mut running.drafter {
                         drafter.push(token);
                     }
-                    if running.drafted.get(accepted) != Some(&token) || slot.tokens.len() + 1 >= self.capacity {
+                    if running.drafted.get(accepted) != Some(&token) || slot.tokens.len() + 1 >= self.capacity
+                    {
                         break next;
                     }
                     slot.tokens.push(token);

@@ -10,7 +10,7 @@ use super::super::rewind::rewind;
 use super::super::sampler::Sampler;
 use super::super::slot::{Reused, Running};
 use super::{ModelThread, Waiting, seq_id};
-use crate::chat::GenErrorKind;
+use crate::chat::{CacheLost, GenErrorKind};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -81,7 +81,9 @@ impl ModelThread<'_> {
 
     /// A state that spares more than `already` tokens. While others run it is read from disk beside them.
     fn stored(&self, waiting: &mut Waiting, already: usize) -> Stored {
-        let Some(key) = self.key.as_ref().filter(|_| waiting.job.cache_prompt) else { return Stored::Nothing };
+        let Some(key) = self.key.as_ref().filter(|_| waiting.job.cache_prompt) else {
+            return Stored::Nothing;
+        };
         let is_alone = self.slots.iter().all(|s| s.running.is_none());
         if let Some(fetch) = waiting.fetch.take() {
             let state = match fetch.poll() {
@@ -157,7 +159,7 @@ impl ModelThread<'_> {
         let copied = rewind(self.memory, source_tokens.len(), first, choice.reused).and_then(|()| {
             let is_copied = self.memory.can_lend()
                 && self.context.copy_kv_cache_seq(source_seq, seq, Some(0), Some(reused)).is_ok();
-            if is_copied { Ok(()) } else { Err("a recurrent state can't be shared") }
+            if is_copied { Ok(()) } else { Err(CacheLost::Recurrent) }
         });
         let Some(slot) = self.slots.get_mut(choice.slot) else { return Reused::default() };
         slot.saved = 0;
@@ -184,7 +186,7 @@ impl ModelThread<'_> {
             let is_done = keep == 0
                 || keep == held
                 || matches!(self.context.clear_kv_cache_seq(Some(seq_id(seq)), Some(from), None), Ok(true));
-            if is_done { Ok(()) } else { Err("this model's memory can't go back") }
+            if is_done { Ok(()) } else { Err(CacheLost::Other) }
         });
         let keep = if kept.is_ok() { keep } else { 0 };
         if keep == 0 {
