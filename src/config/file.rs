@@ -252,7 +252,7 @@ mod tests {
         FILE:3: unknown key `sampling.temprature`
         hint: did you mean `temperature`?
         FILE:2: unknown key `engine.zebra`
-        hint: there is linger, context, threads, slots, model_dirs
+        hint: there is linger, context, threads, slots, model_dirs, cache_memory, cache_disk, draft
         FILE:4: unknown key `backend[0].token`
         hint: did you mean `token_env`?
         FILE:1: `backend[0]`: missing field `url`

@@ -252,7 +252,7 @@ fn guessing_changes_nothing_but_the_number_of_rounds() {
         for penalty in [1.0, 1.2] {
             let run = |draft: usize| {
                 let make = |sender| {
-                    let mut job = job(prompt.clone(), 200, sender);
+                    let mut job = job(prompt.clone(), 500, sender);
                     job.sampling.temperature = temperature;
                     job.sampling.repeat_penalty = penalty;
                     job.sampling.grammar.clone_from(&grammar);
