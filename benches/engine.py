@@ -2,12 +2,14 @@
 
     engine.py --tui target/release/tui --peers target/peers MODEL.gguf…
 
-Decode and prefill are compared with llama-bench, the time to the first token with llama-server. The two sides
-take turns and the medians are compared, so that a busy machine slows both. Exits 1 when a target is missed.
+Decode and prefill are compared with llama-bench, the time to the first token and four answers at once with
+llama-server; guessing and saved sessions with the engine itself without them. The two sides take turns and the
+medians are compared, so that a busy machine slows both. Exits 1 when a target is missed.
 Standard library only.
 """
 
 import argparse
+import functools
 import http.client
 import json
 import os
@@ -21,6 +23,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+import many
 
 PROMPT_TOKENS, OUTPUT_TOKENS = 512, 128
 DECODE_TARGET, PREFILL_TARGET = 0.97, 0.95
@@ -110,7 +114,8 @@ class Server:
         errors = [e["error"] for _, e in events if "error" in e]
         if errors or not texts or not timings:
             sys.exit(f"{self.name}: no full answer: {errors or events[-2:]}")
-        return {"first": texts[0] - sent, "span": texts[-1] - texts[0], "texts": len(texts), "timings": timings}
+        return {"first": texts[0] - sent, "span": texts[-1] - texts[0], "texts": len(texts), "timings": timings,
+                "first_at": texts[0], "last_at": texts[-1]}
 
     def close(self):
         if self.process.poll() is None:
@@ -161,18 +166,23 @@ def server_sent_events(name: str, reads: list[tuple[float, bytes]]):
 class Run:
     """All measurements with one model."""
 
-    def __init__(self, args, model: Path, engine: Server, folder: Path):
-        self.args, self.model, self.engine = args, model, engine
+    def __init__(self, args, model: Path, engine: Server, folder: Path, start_other):
+        self.args, self.model, self.engine, self.start_other = args, model, engine, start_other
         self.name = str(model)
         # A small model is done in a blink, in which anything can come between.
         self.repeats = 3 if model.stat().st_size < 100 << 20 else 1
         engine.must("POST", "/models/load", {"model": self.name})
         self.wait_loaded()
-        port = free_port()
-        self.server = Server("llama-server", [
-            str(args.peers / "bin/llama-server"), "-m", str(model), "-t", str(args.threads), "-tb", str(args.threads),
-            "-c", "4096", "-np", "1", "-ub", "512", "-b", "2048", "--host", "127.0.0.1", "--port", str(port),
-        ], port, folder / "llama-server.log")
+        self.folder = folder
+        self.server = self.peer(1)
+
+    def peer(self, slots: int) -> Server:
+        port, threads = free_port(), str(self.args.threads)
+        return Server("llama-server", [
+            str(self.args.peers / "bin/llama-server"), "-m", str(self.model), "-t", threads, "-tb", threads,
+            "-c", "4096", "-np", str(slots), *(["--kv-unified"] if slots > 1 else []), "-ub", "512", "-b", "2048",
+            "--host", "127.0.0.1", "--port", str(port),
+        ], port, self.folder / f"llama-server-{slots}.log")
 
     def wait_loaded(self):
         """A load may answer before it is done; an answer can't."""
@@ -182,7 +192,9 @@ class Run:
     def body(self, content: str, tokens: int, **more) -> dict:
         # One token is made certain: shapes have random weights and mostly tokens without text.
         return {"model": self.name, "messages": [{"role": "user", "content": content}], "max_tokens": tokens,
-                "temperature": 0, "ignore_eos": True, "logit_bias": [[self.token, 10_000]], **more}
+                "temperature": 0, "ignore_eos": True, "logit_bias": [[self.token, 10_000]],
+                # The same token again and again would all be guessed right.
+                "draft": False, **more}
 
     def prompt_of(self, tokens: int) -> str:
         """A user message with which the whole prompt has as many tokens as llama-bench evaluates, or just fewer."""
@@ -270,6 +282,14 @@ class Run:
                      "first": min(first[self.engine.name]) / min(first[self.server.name])},
             "raw": {"engine": engine, "llama-bench": bench, "avx2": narrow, "first_ms": first},
         }
+        self.server.close()
+        peer = self.peer(many.STREAMS)
+        try:
+            result["four"] = many.four_at_once(self, peer, max(3, args.rounds // 2))
+        finally:
+            peer.close()
+        result["lookup"] = many.lookup(self, max(3, args.rounds // 2))
+        result["reopened"] = many.reopened(self.start_other, self.model, 3)
         if narrow:
             result["flags"] = [of(bench, "decode") / of(narrow, "decode"), of(bench, "prefill") / of(narrow, "prefill")]
         return result
@@ -283,6 +303,16 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def start_engine(args, home: Path, context: int) -> Server:
+    """An engine in folders of its own, which may be there already."""
+    folders = {f"DUET_{name}_DIR": str(home / name.lower()) for name in ("CONFIG", "DATA", "CACHE", "RUNTIME")}
+    (home / "config").mkdir(parents=True, exist_ok=True)
+    (home / "config/config.toml").write_text(
+        f"[engine]\nthreads = {args.threads}\ncontext = {context}\nlinger = 3600\n")
+    return Server("engine", [str(args.tui.resolve()), "engine", "run"], str(home / "runtime/engine.sock"),
+                  home / "engine.log", folders)
 
 
 def verdict(ok: bool) -> str:
@@ -306,6 +336,8 @@ def table(results: list[dict], args) -> tuple[list[str], bool]:
         ok = ours / theirs <= FIRST_TOKEN_TARGET + FIRST_TOKEN_NOISE
         rows.append(("first token, ms", f"{ours:.2f}", f"{theirs:.2f} llama-server", f"{ours / theirs:.3f}",
                      f"{r['best']['first']:.3f}", f"≤ {FIRST_TOKEN_TARGET:.1f} (+{FIRST_TOKEN_NOISE} noise)", ok))
+        for what, ours, peer, ratio, target, ok in many.rows(r):
+            rows.append((what, ours, peer, f"{ratio:.3f}", "", target, ok))
         for *cells, ok in rows:
             passed &= ok
             lines.append(f"| {r['model']} | " + " | ".join(cells) + f" | {verdict(ok)} |")
@@ -336,25 +368,30 @@ def main():
         print(f"the machine is busy (load {load:.1f}): medians of a busy machine wander, compare the best values too",
               file=sys.stderr)
     home = Path(tempfile.mkdtemp(prefix="duet-bench-"))
-    folders = {f"DUET_{name}_DIR": str(home / name.lower()) for name in ("CONFIG", "DATA", "CACHE", "RUNTIME")}
-    (home / "config").mkdir()
-    (home / "config/config.toml").write_text(f"[engine]\nthreads = {args.threads}\ncontext = 4096\nlinger = 3600\n")
     results = []
     try:
-        engine = Server("engine", [str(args.tui.resolve()), "engine", "run"], str(home / "runtime/engine.sock"),
-                        home / "engine.log", folders)
+        engine = start_engine(args, home / "main", 4096)
+        other = functools.partial(start_engine, args, home / "other", many.REOPENED_CONTEXT)
         try:
             for model in args.models:
-                run = Run(args, model.resolve(), engine, home)
+                run = Run(args, model.resolve(), engine, home, other)
                 try:
                     results.append(run.measure())
                 finally:
                     run.close()
+            switched = many.switch_back(engine, [model.resolve() for model in args.models])
         finally:
             engine.close()
     finally:
         shutil.rmtree(home, ignore_errors=True)
     lines, passed = table(results, args)
+    if switched:
+        passed &= switched["back"] == 0
+        lines += ["", f"Back to a resident model after another one: {switched['back']:.0f} ms of loading (loading them took "
+                  f"{switched['loads'][0]:.0f} and {switched['loads'][1]:.0f} ms): {verdict(switched['back'] == 0)}."]
+    lines += ["", "The repeated file: models of random weights know no words, so a grammar gives the text and a bias prefers "
+              "its longer tokens, with and without guessing alike. The reopened session: by the engine's clock, prompt and "
+              "reading of the disk, over the same prompt cold."]
     print("\n".join(lines))
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)

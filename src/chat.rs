@@ -14,6 +14,6 @@ pub mod request;
 pub use event::{Channel, Finish, GenError, GenErrorKind, GenEvent};
 pub use ids::{GenKey, LaneId, SessionId, TurnId};
 pub use message::{Message, Role};
-pub use metrics::{Metrics, ServerTimings, Usage};
+pub use metrics::{CacheLost, CachePlace, Metrics, ServerTimings, Usage};
 pub use model::{ModelCard, ModelState};
 pub use request::{GenRequest, Sampling};

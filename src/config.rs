@@ -76,6 +76,23 @@ pub struct EngineConfig {
     /// Settings of single models.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub models: Vec<EngineModelConfig>,
+    /// Main memory for conversations that left their slot; 0 keeps none.
+    pub cache_memory: ByteSize,
+    /// Room on disk for conversations of sessions, so that they are warm after a restart; 0 keeps none.
+    pub cache_disk: ByteSize,
+    /// Whether tokens are guessed from the context and checked together.
+    pub draft: DraftMode,
+}
+
+/// Whether tokens are guessed ahead (speculative decoding). What is answered does not depend on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DraftMode {
+    /// From repetitions in the context, where that was measured to be faster.
+    #[default]
+    Auto,
+    /// Never.
+    Off,
 }
 
 /// Settings of one model, in `[[engine.models]]`. What is left out is as in `[engine]`.
@@ -111,6 +128,9 @@ impl Default for EngineConfig {
             preload: Vec::new(),
             gpu_layers: GpuLayers::Auto,
             models: Vec::new(),
+            cache_memory: ByteSize(1 << 30),
+            cache_disk: ByteSize(4 << 30),
+            draft: DraftMode::Auto,
         }
     }
 }

@@ -10,9 +10,13 @@
 
 pub mod activity;
 pub mod builtin;
+pub mod cache;
 pub mod catalogue;
 pub mod count;
 pub mod detok;
+pub mod draft;
+pub mod fair;
+pub mod gate;
 pub mod gguf;
 pub mod host;
 pub mod http;
@@ -25,6 +29,7 @@ pub mod probe;
 pub mod prompt;
 pub mod request;
 pub mod residency;
+pub mod rewind;
 pub mod sampler;
 pub mod slot;
 pub mod socket;

@@ -447,3 +447,84 @@ fn requests_that_share_a_long_beginning_do_not_cut_each_other_short() {
     });
     assert_eq!(all, [200, 200, 200]);
 }
+
+/// Names of the files of saved conversations.
+fn saved(engine: &Engine) -> Vec<std::ffi::OsString> {
+    let folder = engine.dir().join("cache/kv");
+    let files = std::fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().file_name());
+    files.filter(|name| name.to_str().is_some_and(|name| name.ends_with(".kv"))).collect()
+}
+
+#[test]
+fn a_session_is_warm_after_the_engine_was_killed_and_gone_when_forgotten() {
+    let mut engine = Engine::start();
+    let ask = |engine: &Engine, session: Option<&str>, turns: &[&str]| {
+        let messages: Vec<Value> = turns
+            .iter()
+            .enumerate()
+            .map(|(i, text)| json!({"role": if i % 2 == 0 { "user" } else { "assistant" }, "content": text}))
+            .collect();
+        let mut body = json!({"model": "builtin", "temperature": 0, "messages": messages});
+        if let Some(session) = session {
+            body["duet_session"] = session.into();
+        }
+        engine.chat(&body)
+    };
+    // A private conversation in another slot, which must not be written.
+    ask(&engine, None, &["List the planets"]);
+    let first = ask(&engine, Some("mine"), &["Count from 1 to 50"]);
+    let counted = text(&first).to_owned();
+    let evaluated = first["timings"]["prompt_n"].as_u64().unwrap()
+        + first["timings"]["predicted_n"].as_u64().unwrap()
+        - 1;
+    support::wait_until("the conversation is on disk", || saved(&engine).len() == 1);
+    engine.kill_worker("KILL");
+    engine.start_again();
+    let second = ask(&engine, Some("mine"), &["Count from 1 to 50", &counted, "Thank you"]);
+    assert_eq!(text(&second), "You are welcome!");
+    assert_eq!(second["timings"]["cache_n"], evaluated, "{}", second["timings"]);
+    assert_eq!(second["timings"]["cache_from"], "disk");
+    // In order it is written at once.
+    let stopped = support::command(engine.dir()).args(["engine", "stop"]).status().unwrap();
+    assert!(stopped.success());
+    assert_eq!(saved(&engine).len(), 1, "the conversation took the place of its beginning");
+    engine.start_again();
+    let turns = ["Count from 1 to 50", &counted, "Thank you", "You are welcome!", "Hello"];
+    let third = ask(&engine, Some("mine"), &turns);
+    assert!(third["timings"]["cache_n"].as_u64().unwrap() > evaluated, "{}", third["timings"]);
+    let (status, answer) = engine.post("/engine/forget", br#"{"session":"mine"}"#);
+    assert_eq!((status, answer["forgotten"].as_u64().unwrap() >= 2), (200, true), "slot and disk: {answer}");
+    assert_eq!(saved(&engine), [""; 0]);
+    assert_eq!(ask(&engine, None, &turns)["timings"]["cache_n"], 0);
+    assert_eq!(engine.post("/engine/forget", br#"{"session":"mine"}"#).1["forgotten"], 0);
+    assert_eq!(engine.post("/engine/forget", b"{}").0, 400);
+}
+
+#[test]
+fn guessing_is_counted_and_can_be_switched_off() {
+    let body = |extra: Value| {
+        let turns = ["Count from 1 to 50", "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16", "Count from 1 to 50"];
+        let messages: Vec<Value> = turns
+            .iter()
+            .enumerate()
+            .map(|(i, text)| json!({"role": if i % 2 == 0 { "user" } else { "assistant" }, "content": text}))
+            .collect();
+        let mut body = json!({"model": "builtin", "temperature": 0, "ignore_eos": true, "max_tokens": 400,
+            "cache_prompt": false, "messages": messages});
+        body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        body
+    };
+    let engine = Engine::start();
+    let guessed = engine.chat(&body(json!({})));
+    let plain = engine.chat(&body(json!({"draft": false})));
+    assert_eq!(text(&guessed), text(&plain));
+    assert_eq!(guessed["usage"], plain["usage"]);
+    let count = |name: &str| guessed["timings"][name].as_u64().unwrap_or_default();
+    assert!(count("draft_n") > 0 && count("draft_n_accepted") <= count("draft_n"), "{guessed}");
+    assert!(plain["timings"].get("draft_n").is_none(), "{plain}");
+    let off = Engine::start_with("[engine]\ndraft = \"off\"\ncache_memory = 0\ncache_disk = 0\n");
+    let answer = off.chat(&body(json!({"duet_session": "s", "cache_prompt": true})));
+    assert!(answer["timings"].get("draft_n").is_none(), "{answer}");
+    assert_eq!(off.post("/models/unload", br#"{"model":"builtin"}"#).0, 200);
+    assert_eq!(off.get("/engine/status")["cache"], json!({"memory_bytes": 0, "disk_bytes": 0}));
+}

@@ -248,6 +248,7 @@ impl Step<'_> {
             max_tokens: model.prefs.max_tokens,
             stop: Vec::new(),
             schema: None,
+            session: (!model.session.saving.is_off()).then(|| model.session.id.to_string()),
         };
         let earlier = model.turns.split_last().map_or(&[][..], |(_, earlier)| earlier);
         let first_code = 1 + earlier.iter().map(Turn::code_count).sum::<usize>();

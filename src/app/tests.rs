@@ -272,6 +272,7 @@ fn generate(key: GenKey, messages: Vec<Message>) -> Effect {
             max_tokens: None,
             stop: Vec::new(),
             schema: None,
+            session: Some(session().to_string()),
         }),
     }
 }

@@ -147,10 +147,10 @@ impl Http {
 
     /// What may be asked of this server beyond the plain dialect.
     pub(super) fn additions(&self) -> Additions {
-        if self.family.load(Ordering::Relaxed) == Family::Other as u8 {
-            Additions::None
-        } else {
-            Additions::LlamaServer
+        match self.family.load(Ordering::Relaxed) {
+            family if family == Family::Other as u8 => Additions::None,
+            family if family == Family::Engine as u8 => Additions::Duet,
+            _ => Additions::LlamaServer,
         }
     }
 

@@ -5,7 +5,9 @@
 
 use super::fault::{self, ErrorBody, Origin};
 use super::think::{Ending, ThinkFilter};
-use crate::chat::{Channel, Finish, GenError, GenErrorKind, GenEvent, GenRequest, ServerTimings, Usage};
+use crate::chat::{
+    CacheLost, Channel, Finish, GenError, GenErrorKind, GenEvent, GenRequest, ServerTimings, Usage,
+};
 use serde_json::{Map, Value, json};
 
 #[cfg(test)]
@@ -23,6 +25,8 @@ const MAX_BAD: u32 = 3;
 pub(super) enum Additions {
     /// It does, or may: they are ignored where they are unknown.
     LlamaServer,
+    /// It is an engine of ours.
+    Duet,
     /// It has shown to be another server.
     None,
 }
@@ -47,9 +51,12 @@ pub(super) fn chat_request(request: &GenRequest, additions: Additions) -> Value 
         let format = json!({"type": "json_schema", "json_schema": {"name": "answer", "strict": true, "schema": schema}});
         body.insert("response_format".to_owned(), format);
     }
-    if additions == Additions::LlamaServer {
+    if additions != Additions::None {
         body.insert("return_progress".to_owned(), json!(true));
         body.insert("cache_prompt".to_owned(), json!(true));
+    }
+    if let (Additions::Duet, Some(session)) = (additions, &request.session) {
+        body.insert("duet_session".to_owned(), json!(session));
     }
     Value::Object(body)
 }
@@ -390,9 +397,13 @@ fn server_timings(timings: &Map<String, Value>) -> ServerTimings {
         queue_ms: milliseconds(timings.get("queue_ms")),
         load_ms: milliseconds(timings.get("load_ms")),
         cache_n: count(timings.get("cache_n")),
+        cache_from: timings.get("cache_from").and_then(|place| serde_json::from_value(place.clone()).ok()),
+        cache_lost: timings.get("cache_lost").and_then(Value::as_str).map(CacheLost::of_words),
         prompt_n: count(timings.get("prompt_n")),
         prompt_ms: milliseconds(timings.get("prompt_ms")),
         predicted_n: count(timings.get("predicted_n")),
         predicted_ms: milliseconds(timings.get("predicted_ms")),
+        draft_n: count(timings.get("draft_n")),
+        draft_n_accepted: count(timings.get("draft_n_accepted")),
     }
 }

@@ -14,11 +14,77 @@ pub struct Usage {
     pub output_tokens: Option<u32>,
 }
 
+/// Where a reused beginning of a prompt came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CachePlace {
+    /// The KV cache itself.
+    Slot,
+    /// A state kept in memory.
+    Memory,
+    /// A state kept on disk.
+    Disk,
+}
+
+impl CachePlace {
+    /// Its name in `timings`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Slot => "slot",
+            Self::Memory => "memory",
+            Self::Disk => "disk",
+        }
+    }
+}
+
+/// Why a known beginning of a prompt had to be evaluated again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "&'static str")]
+pub enum CacheLost {
+    /// The model's state moves on with every token and can't be taken back.
+    Recurrent,
+    /// Layers with a sliding window no longer have what lies before it.
+    Window,
+    /// The model's memory did not do it, or another server did not say why in these words.
+    Other,
+}
+
+impl CacheLost {
+    /// The reason in a few words: that of `timings` and of the receipt.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Recurrent => "a recurrent state can't go back",
+            Self::Window => "the sliding window has moved on",
+            Self::Other => "the model can't go back",
+        }
+    }
+
+    /// The reason these words give.
+    #[must_use]
+    pub fn of_words(words: &str) -> Self {
+        [Self::Recurrent, Self::Window].into_iter().find(|why| why.words() == words).unwrap_or(Self::Other)
+    }
+}
+
+impl From<String> for CacheLost {
+    fn from(words: String) -> Self {
+        Self::of_words(&words)
+    }
+}
+
+impl From<CacheLost> for &'static str {
+    fn from(why: CacheLost) -> Self {
+        why.words()
+    }
+}
+
 /// What the server's clock says, in milliseconds (llama-server's `timings`, plus ours).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ServerTimings {
-    /// Waiting for a slot.
+    /// Waiting for a slot, and for other models at the device.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue_ms: Option<f64>,
     /// Loading the model.
@@ -27,6 +93,12 @@ pub struct ServerTimings {
     /// Prompt tokens taken from the KV cache.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache_n: Option<u32>,
+    /// Where those came from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_from: Option<CachePlace>,
+    /// Why tokens that were known had to be evaluated again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_lost: Option<CacheLost>,
     /// Prompt tokens evaluated now (the cached ones are not in it).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt_n: Option<u32>,
@@ -39,6 +111,12 @@ pub struct ServerTimings {
     /// Time for those.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub predicted_ms: Option<f64>,
+    /// Tokens guessed ahead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub draft_n: Option<u32>,
+    /// How many of them were right.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub draft_n_accepted: Option<u32>,
 }
 
 /// Everything measured about one attempt. Client times are milliseconds since Enter, on a monotonic clock.

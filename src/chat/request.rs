@@ -18,6 +18,9 @@ pub struct GenRequest {
     pub stop: Vec<String>,
     /// A JSON schema the answer must follow.
     pub schema: Option<serde_json::Value>,
+    /// The saved session this belongs to; none where nothing is saved. An engine of ours may keep what it
+    /// computed for it on disk, and deletes that with the session; others are not told.
+    pub session: Option<String>,
 }
 
 /// Sampling settings; `None` leaves a value to the server's default.

@@ -172,17 +172,19 @@ async fn ask(
         .ok_or_else(|| AppError::new(Exit::Usage, format!("no backend `{}`", decision.backend)))?;
     let is_builtin = backend.is_engine() && decision.model == "builtin";
     let flags = args.sampling.settings();
-    let request = GenRequest {
+    let mut request = GenRequest {
         model: decision.model.clone(),
         messages: question.messages.clone(),
         sampling: flags.or(config.sampling).or(Sampling::default_for(is_builtin)),
         max_tokens: args.sampling.max_tokens.or(config.max_tokens),
         stop: Vec::new(),
         schema: question.schema.clone(),
+        session: None,
     };
     // Nothing is written before it is known where the question goes.
     let mut saving = Saving::open(database.as_deref());
     saving.begin(&question, &decision).await;
+    request.session = saving.session().map(|session| session.to_string());
 
     let mut printer = Printer::new(args, format, entered);
     printer.answer.decision = Some(decision.clone());

@@ -309,7 +309,7 @@ mod tests {
         FILE:3: unknown key `sampling.temprature`
         hint: did you mean `temperature`?
         FILE:2: unknown key `engine.zebra`
-        hint: there is linger, context, threads, slots, model_dirs, memory, keep_alive, preload, gpu_layers, models
+        hint: there is linger, context, threads, slots, model_dirs, memory, keep_alive, preload, gpu_layers, cache_memory, cache_disk, draft, models
         FILE:4: unknown key `backend[0].token`
         hint: did you mean `token_env`?
         FILE:1: `backend[0]`: missing field `url`

@@ -13,7 +13,10 @@ pub use forecast::{Forecast, Outlook};
 pub use registry::{Progress, Wish};
 
 use super::activity::Activity;
+use super::cache::{self, Cache};
 use super::catalogue::{Catalogue, usual};
+use super::draft;
+use super::gate::Gate;
 use super::gguf::ModelInfo;
 use super::job::{Command, Job};
 use super::llama::{self, Llama, LoadOptions};
@@ -25,10 +28,10 @@ use super::stats::Stats;
 use super::supervisor;
 use super::template::Template;
 use crate::chat::{GenError, GenErrorKind};
-use crate::config::EngineConfig;
+use crate::config::{DraftMode, EngineConfig};
 use crate::paths::Paths;
 use llama_cpp_2::model::LlamaModel;
-use load::{EndMark, Gate};
+use load::{EndMark, LoadGate};
 use registry::{Entry, Loading, Moments, Registry};
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -59,13 +62,17 @@ struct Inner {
     measured: Mutex<HashMap<(String, Way), Measured>>,
     changed: watch::Sender<u64>,
     activity: Activity,
+    /// Conversations that left their slot, of all models.
+    cache: Cache,
+    /// Where resident models take turns at the device.
+    gate: Gate,
     uses: AtomicU64,
     /// Answers on their way, those whose model is being loaded included.
     answers: AtomicUsize,
     /// Threads that load or serve a model.
     threads: AtomicUsize,
     /// Passed from the look at the memory to the end of the load.
-    gate: Gate,
+    load_gate: LoadGate,
     /// Models sent away to make room for others.
     evictions: AtomicU64,
     is_closing: AtomicBool,
@@ -231,6 +238,11 @@ impl Host {
             inner: Arc::new(Inner {
                 llama: Llama::start()?,
                 catalogue: Mutex::new(catalogue(config, paths)),
+                cache: Cache::new(
+                    paths.cache.join("kv"),
+                    cache::Limits { memory: config.cache_memory.0, disk: config.cache_disk.0 },
+                ),
+                gate: Gate::new(1),
                 config: config.clone(),
                 paths: paths.clone(),
                 config_file: config_file.map(Path::to_path_buf),
@@ -241,7 +253,7 @@ impl Host {
                 uses: AtomicU64::new(1),
                 answers: AtomicUsize::new(0),
                 threads: AtomicUsize::new(0),
-                gate: Gate::default(),
+                load_gate: LoadGate::default(),
                 evictions: AtomicU64::new(0),
                 is_closing: AtomicBool::new(false),
                 started: Instant::now(),
@@ -484,6 +496,36 @@ impl Host {
 
     fn ids(&self) -> Vec<String> {
         self.residents().iter().map(|r| r.id.clone()).collect()
+    }
+
+    /// Conversations that left their slot.
+    #[must_use]
+    pub fn cache(&self) -> &Cache {
+        &self.inner.cache
+    }
+
+    /// Keeps nothing of a session; returns in how many places it was. Waits for each model's next round.
+    #[must_use]
+    pub fn forget_session(&self, session: &str) -> usize {
+        let session: Arc<str> = Arc::from(session);
+        // First the slots: what they hold could be kept elsewhere after that was emptied.
+        let (done, answers) = mpsc::channel();
+        for resident in self.residents() {
+            let forget = Command::Forget { session: Arc::clone(&session), done: done.clone() };
+            let _ = resident.commands.send(forget);
+        }
+        drop(done);
+        let in_slots: usize = answers.iter().sum();
+        in_slots + self.inner.cache.forget(&session)
+    }
+
+    /// Most tokens guessed ahead at once; 0 when guessing is off.
+    #[must_use]
+    pub fn longest_draft(&self) -> usize {
+        match self.inner.config.draft {
+            DraftMode::Auto => draft::LONGEST,
+            DraftMode::Off => 0,
+        }
     }
 
     /// The runtime folder.

@@ -39,6 +39,7 @@ pub fn router(host: Host) -> Router {
         .route("/props", get(info::props))
         .route("/metrics", get(info::metrics))
         .route("/engine/status", get(info::status))
+        .route("/engine/forget", post(info::forget))
         .route("/engine/shutdown", post(info::shutdown))
         .fallback(async || Failure::new(StatusCode::NOT_FOUND, "not_found_error", "no such route"))
         .method_not_allowed_fallback(async || {

@@ -1,7 +1,10 @@
 //! What a model thread is asked to do, and what it answers: plain data over channels.
 
+use super::cache::Place;
 use super::think::ThinkSplitter;
-use crate::chat::{Channel, Finish, GenErrorKind};
+use crate::chat::{CacheLost, Channel, Finish, GenErrorKind};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use std::time::Instant;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -23,6 +26,10 @@ pub struct Job {
     pub ignore_eos: bool,
     /// Whether the KV cache of earlier requests may be used.
     pub cache_prompt: bool,
+    /// The session it belongs to. Without one what is evaluated never goes to disk.
+    pub session: Option<Arc<str>>,
+    /// Most tokens guessed ahead at once; 0 guesses none.
+    pub draft: usize,
     /// Tells thinking from answer, from where the prompt leaves off.
     pub think: ThinkSplitter,
     /// When the request arrived.
@@ -106,10 +113,14 @@ pub enum JobEvent {
 /// What was measured of one job. Milliseconds on the engine's monotonic clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct JobTimings {
-    /// From arrival at the thread to the start of prefill.
+    /// From arrival at the thread to the start of prefill, and waiting for other models at the device.
     pub queue_ms: f64,
-    /// Prompt tokens from the KV cache.
+    /// Prompt tokens that were not evaluated again.
     pub cache_n: u32,
+    /// Where those came from.
+    pub cache_from: Option<Place>,
+    /// Why a known beginning of the prompt had to be evaluated again.
+    pub cache_lost: Option<CacheLost>,
     /// Prompt tokens evaluated.
     pub prompt_n: u32,
     /// Time for those.
@@ -118,6 +129,10 @@ pub struct JobTimings {
     pub predicted_n: u32,
     /// Time for those.
     pub predicted_ms: f64,
+    /// Tokens guessed ahead.
+    pub draft_n: u32,
+    /// How many of them were right.
+    pub draft_n_accepted: u32,
 }
 
 /// What a model thread can be told.
@@ -127,4 +142,11 @@ pub enum Command {
     Generate(Box<Job>),
     /// End: running jobs fail, the memory is freed.
     Unload,
+    /// Keep nothing of a session, and say in how many slots it was.
+    Forget {
+        /// The session.
+        session: Arc<str>,
+        /// Gets the number.
+        done: Sender<usize>,
+    },
 }

@@ -1,9 +1,11 @@
 //! The thin layer over `llama_cpp_2`: starting llama.cpp, loading a model, making its context.
 
 use super::residency::offload::Offload;
+use super::rewind::Memory;
 use llama_cpp_2::LogOptions;
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::context::params::LlamaContextParams;
+use llama_cpp_2::context::session::LlamaStateSeqFlags;
 use llama_cpp_2::llama_backend::LlamaBackend;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::model::params::LlamaModelParams;
@@ -245,6 +247,45 @@ pub fn return_memory() {
 /// Nothing to do: the allocator gives back by itself, or can't be told.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub fn return_memory() {}
+/// The types of keys and values in the KV cache of [`Llama::context`], as they stand in saved states.
+pub const KV_TYPES: &str = "f16/f16";
+
+/// What a sequence holds in the KV cache, as llama.cpp writes it down. None when it can't be had.
+#[must_use]
+#[expect(unsafe_code, reason = "the safe call gives bytes that can't be written to a file")]
+pub fn sequence_state(context: &LlamaContext<'_>, seq: i32) -> Option<Vec<u8>> {
+    let flags = LlamaStateSeqFlags::empty();
+    let size = context.state_seq_get_size_ext(seq, flags);
+    let mut bytes = vec![0; size];
+    // SAFETY: llama.cpp writes as many bytes as it said just before; nothing was evaluated in between.
+    let written = unsafe { context.state_seq_get_data_ext(bytes.as_mut_ptr(), seq, flags) };
+    (size > 0 && written == size).then_some(bytes)
+}
+
+/// Puts a sequence back. `false` when llama.cpp does not take it: the sequence is empty then.
+///
+/// `bytes` must be what [`sequence_state`] gave for the same model and settings; the caller has checked that.
+#[must_use]
+#[expect(unsafe_code, reason = "the safe call takes no bytes that come from a file")]
+pub fn restore_sequence(context: &mut LlamaContext<'_>, seq: i32, bytes: &[u8]) -> bool {
+    // SAFETY: llama.cpp reads no further than the length it is given, compares layers, types and sizes with its
+    // own, and frees the sequence when one differs. The bytes carry our checksum.
+    let is_taken = unsafe { context.state_seq_set_data_ext(bytes, seq, LlamaStateSeqFlags::empty()) };
+    if !is_taken {
+        let _ = context.clear_kv_cache_seq(u32::try_from(seq).ok(), None, None);
+    }
+    is_taken
+}
+
+/// How a model remembers; `window` is what its file says of sliding windows.
+#[must_use]
+pub fn memory_of(model: &LlamaModel, window: Option<u64>) -> Memory {
+    match window.and_then(|tokens| usize::try_from(tokens).ok()) {
+        _ if model.is_recurrent() || model.is_hybrid() => Memory::Recurrent,
+        Some(tokens) if tokens > 0 => Memory::Windowed(tokens),
+        _ => Memory::Whole,
+    }
+}
 
 /// A JSON schema as a grammar.
 ///

@@ -1,36 +1,41 @@
 //! The thread that owns one resident model: continuous batching over the slots of one unified KV cache.
 //!
-//! Each round takes in new jobs, drops cancelled ones, puts one token of every decoding job and a chunk
-//! of every prefilling one into a batch, and decodes it. A chunk is sized by time, so that a long prompt
-//! holds a running answer, and a cancel waits, for about 200 ms at most. The loop touches no
+//! Each round takes in new jobs, drops cancelled ones, puts one token of every decoding job and a chunk of the
+//! prefilling ones into a batch, and decodes it. A chunk is sized by time, so that a long prompt holds a
+//! running answer, and a cancel waits, for about 200 ms at most; several prompts share it. The loop touches no
 //! async code; a panic in it is an error for its jobs, never for the process.
+//!
+//! [`assign`] gives jobs their slots and decides what happens to what a slot held, [`batch`] builds and
+//! evaluates batches, [`advance`] makes tokens of their logits.
 
+mod advance;
+mod assign;
+mod batch;
+#[cfg(test)]
+mod tests;
+
+use super::cache::{Cache, Fetch, ModelKey};
+use super::gate::Gate;
 use super::job::{Command, Job, JobEvent, TokenId};
 use super::llama::{self, BATCH, Llama, LoadOptions, Storage};
-use super::prefix::{self, SlotFacts};
 use super::residency::offload::Offload;
-use super::sampler::{SampleError, Sampler};
+use super::rewind::Memory;
 use super::slot::{Running, Slot};
 use super::stats::Stats;
-use crate::chat::{Finish, GenErrorKind};
-use llama_cpp_2::DecodeError;
+use crate::chat::GenErrorKind;
+use assign::Keep;
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::model::LlamaModel;
-use llama_cpp_2::token::LlamaToken;
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, TryRecvError};
-use std::time::{Duration, Instant};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::time::Duration;
 
-/// How long one batch may take while somebody waits for it.
-const CHUNK_TIME: Duration = Duration::from_millis(200);
-/// Chunks are multiples of this.
-const CHUNK_STEP: usize = 64;
-/// Smallest chunk: below it the overhead of a batch outweighs what it computes.
-const SMALLEST_CHUNK: usize = 32;
+/// After this long without work, conversations that have a session are written to disk.
+const IDLE: Duration = Duration::from_secs(5);
 
 /// Everything a model thread starts with.
 #[derive(Debug)]
@@ -45,12 +50,20 @@ pub struct Start {
     pub offload: Offload,
     /// Settings.
     pub options: LoadOptions,
+    /// Tokens that layers with a sliding window look back.
+    pub window: Option<u64>,
     /// Longest queue of jobs that have no slot.
     pub queue_limit: usize,
     /// What it is told.
     pub commands: Receiver<Command>,
     /// Where its counters go.
     pub stats: Arc<Stats>,
+    /// Where conversations go that leave their slot.
+    pub cache: Cache,
+    /// What they are kept under; none: nothing is kept.
+    pub key: Option<Arc<ModelKey>>,
+    /// Where it waits for its turn at the device.
+    pub gate: Gate,
 }
 
 /// Runs until told to unload or all senders are gone. `progress` gets 0 to 1 while loading and may return
@@ -76,6 +89,8 @@ pub fn run(
             tokens: Vec::new(),
             running: None,
             is_kept: true,
+            session: None,
+            saved: 0,
             last_used: 0,
         })
         .collect();
@@ -83,13 +98,18 @@ pub fn run(
         capacity: context.n_ctx() as usize,
         end_tokens: llama::end_tokens(&model),
         batch: LlamaBatch::new(BATCH as usize, 1),
+        memory: llama::memory_of(&model, start.window),
         model: &model,
         context,
         slots,
         queue: VecDeque::new(),
         queue_limit: start.queue_limit,
         stats: start.stats,
+        cache: start.cache,
+        key: start.key,
+        gate: start.gate,
         clock: 0,
+        rounds: 0,
         prefill_rate: 0.0,
         piece: Vec::with_capacity(64),
     };
@@ -119,17 +139,33 @@ struct ModelThread<'m> {
     model: &'m LlamaModel,
     context: LlamaContext<'m>,
     batch: LlamaBatch<'static>,
+    /// What the model can forget.
+    memory: Memory,
     slots: Vec<Slot>,
     queue: VecDeque<Waiting>,
     queue_limit: usize,
     stats: Arc<Stats>,
+    cache: Cache,
+    key: Option<Arc<ModelKey>>,
+    gate: Gate,
     end_tokens: Vec<TokenId>,
     /// Cells of the KV cache, shared by all slots.
     capacity: usize,
     clock: u64,
+    /// Batches so far.
+    rounds: usize,
     /// Tokens per second of the last large prefill batches; 0 until measured.
     prefill_rate: f64,
     piece: Vec<u8>,
+}
+
+/// A job without a slot.
+struct Waiting {
+    job: Job,
+    /// How many were ahead when it was last told.
+    told: Option<u32>,
+    /// Its conversation, being read from disk.
+    fetch: Option<Fetch>,
 }
 
 impl ModelThread<'_> {
@@ -137,11 +173,9 @@ impl ModelThread<'_> {
         loop {
             let is_idle = self.slots.iter().all(|s| s.running.is_none()) && self.queue.is_empty();
             let mut command = if is_idle {
-                self.clear_unwanted();
-                llama::release_compute_threads();
-                match commands.recv() {
-                    Ok(command) => Some(command),
-                    Err(_) => return,
+                match self.wait(commands) {
+                    Some(command) => Some(command),
+                    None => return self.keep_all(),
                 }
             } else {
                 None
@@ -149,15 +183,18 @@ impl ModelThread<'_> {
             loop {
                 match command.take() {
                     Some(Command::Generate(job)) => self.enqueue(*job),
+                    Some(Command::Forget { session, done }) => {
+                        let _ = done.send(self.forget(&session));
+                    }
                     Some(Command::Unload) => {
-                        return self
-                            .fail_all(GenErrorKind::Model, "the model was unloaded. Send again to load it");
+                        self.fail_all(GenErrorKind::Model, "the model was unloaded. Send again to load it");
+                        return self.keep_all();
                     }
                     None => {}
                 }
                 match commands.try_recv() {
                     Ok(next) => command = Some(next),
-                    Err(TryRecvError::Disconnected) if is_idle => return,
+                    Err(TryRecvError::Disconnected) if is_idle => return self.keep_all(),
                     // Without senders the running jobs are still finished.
                     Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
                 }
@@ -168,6 +205,21 @@ impl ModelThread<'_> {
             self.step();
             self.publish();
         }
+    }
+
+    /// Waits for a command; none when nobody can send one any more. Wakes by itself once at most, to write
+    /// what is not on disk yet.
+    fn wait(&mut self, commands: &Receiver<Command>) -> Option<Command> {
+        self.clear_unwanted();
+        llama::release_compute_threads();
+        if (0..self.slots.len()).any(|slot| self.is_unwritten(slot)) {
+            match commands.recv_timeout(IDLE) {
+                Ok(command) => return Some(command),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => self.write_all(),
+            }
+        }
+        commands.recv().ok()
     }
 
     fn enqueue(&mut self, job: Job) {
@@ -182,15 +234,19 @@ impl ModelThread<'_> {
                 self.capacity
             );
             let _ = job.events.send(JobEvent::Failed { kind: GenErrorKind::ContextFull, message });
-        } else if self.queue.len() >= self.queue_limit {
+        } else if self.queue.len() >= self.queue_limit + self.idle_slots() {
             let message = format!(
                 "{} requests are waiting for this model already. Try again in a moment",
-                self.queue.len()
+                self.queue_limit
             );
             let _ = job.events.send(JobEvent::Failed { kind: GenErrorKind::Refused, message });
         } else {
-            self.queue.push_back(Waiting { job, told: None });
+            self.queue.push_back(Waiting { job, told: None, fetch: None });
         }
+    }
+
+    fn idle_slots(&self) -> usize {
+        self.slots.iter().filter(|s| s.running.is_none()).count()
     }
 
     fn drop_cancelled(&mut self) {
@@ -213,252 +269,28 @@ impl ModelThread<'_> {
         }
     }
 
-    /// Gives waiting jobs idle slots, first come first served, and tells the rest how many are ahead.
-    fn assign(&mut self) {
-        while let Some(waiting) = self.queue.pop_front() {
-            let facts: Vec<SlotFacts<'_>> = self
-                .slots
-                .iter()
-                .map(|s| SlotFacts {
-                    tokens: &s.tokens,
-                    is_busy: s.running.is_some(),
-                    last_used: s.last_used,
-                })
-                .collect();
-            let Some(choice) = prefix::choose(&facts, &waiting.job.prompt, waiting.job.cache_prompt) else {
-                self.queue.push_front(waiting);
-                break;
-            };
-            // A newcomer must not take the cells that running answers have.
-            let taken: usize =
-                self.slots.iter().filter(|s| s.running.is_some()).map(|s| s.tokens.len()).sum();
-            if taken > 0 && taken + waiting.job.prompt.len() >= self.capacity {
-                self.queue.push_front(waiting);
-                break;
-            }
-            self.begin(waiting.job, choice);
+    /// Keeps nothing of a session: idle slots are emptied, running ones when they are done.
+    fn forget(&mut self, session: &str) -> usize {
+        let mut count = 0;
+        for slot in self.slots.iter_mut().filter(|s| s.session.as_deref() == Some(session)) {
+            slot.is_kept = false;
+            slot.session = None;
+            count += 1;
         }
-        let running = self.slots.iter().filter(|s| s.running.is_some()).count();
-        for (i, waiting) in self.queue.iter_mut().enumerate() {
-            let ahead = u32::try_from(running + i).unwrap_or(u32::MAX);
-            if waiting.told != Some(ahead) {
-                waiting.told = Some(ahead);
-                let _ = waiting.job.events.send(JobEvent::Queued { ahead });
-            }
+        for waiting in self.queue.iter_mut().filter(|w| w.job.session.as_deref() == Some(session)) {
+            waiting.job.session = None;
+            waiting.job.cache_prompt = false;
+            waiting.fetch = None;
         }
+        self.clear_unwanted();
+        count
     }
 
-    fn begin(&mut self, job: Job, choice: prefix::Choice) {
-        let banned = if job.ignore_eos { self.end_tokens.clone() } else { Vec::new() };
-        let mut sampler = match Sampler::new(self.model, &job.sampling, banned) {
-            Ok(sampler) => sampler,
-            Err(error) => {
-                let message = format!("{error}. Correct the grammar or the schema");
-                let _ = job.events.send(JobEvent::Failed { kind: GenErrorKind::Refused, message });
-                return;
-            }
-        };
-        sampler.accept_prompt(&job.prompt);
-        let cached = self.keep_prefix(choice);
-        self.clock += 1;
-        let Some(slot) = self.slots.get_mut(choice.slot) else { return };
-        slot.last_used = self.clock;
-        slot.is_kept = job.cache_prompt;
-        let running = Running::new(job, cached, sampler);
-        running.send_progress(cached);
-        slot.running = Some(running);
-    }
-
-    /// Makes the chosen slot hold exactly the reused prefix; returns how long it really is.
-    fn keep_prefix(&mut self, choice: prefix::Choice) -> usize {
-        let Some(seq) = self.slots.get(choice.slot).map(|s| s.seq) else { return 0 };
-        let reused = u32::try_from(choice.reused).unwrap_or(0);
-        let mut kept = 0;
-        if choice.source == choice.slot {
-            // Recurrent and hybrid models can't forget a part: then all goes.
-            if choice.reused > 0
-                && matches!(self.context.clear_kv_cache_seq(Some(seq_id(seq)), Some(reused), None), Ok(true))
-            {
-                kept = choice.reused;
-            } else {
-                let _ = self.context.clear_kv_cache_seq(Some(seq_id(seq)), None, None);
-            }
-        } else {
-            let _ = self.context.clear_kv_cache_seq(Some(seq_id(seq)), None, None);
-            let source = self.slots.get(choice.source).map_or(0, |s| s.seq);
-            let can_copy = !self.model.is_recurrent() && !self.model.is_hybrid();
-            if can_copy && self.context.copy_kv_cache_seq(source, seq, Some(0), Some(reused)).is_ok() {
-                kept = choice.reused;
-            }
-        }
-        let prefix =
-            self.slots.get(choice.source).and_then(|s| s.tokens.get(..kept)).unwrap_or_default().to_vec();
-        if let Some(slot) = self.slots.get_mut(choice.slot) {
-            slot.tokens = prefix;
-        }
-        kept
-    }
-
-    /// How many prompt tokens one batch may take.
-    fn chunk(&self) -> usize {
-        if self.prefill_rate <= 0.0 {
-            // Not measured yet: small enough for a slow machine, large enough to measure.
-            return 64;
-        }
-        let by_time = (self.prefill_rate * CHUNK_TIME.as_secs_f64()) as usize;
-        // Matrices are worked on in blocks: an uneven chunk costs as much as the next even one.
-        (by_time.next_multiple_of(CHUNK_STEP)).clamp(SMALLEST_CHUNK, BATCH as usize)
-    }
-
-    fn step(&mut self) {
-        self.batch.clear();
-        let mut budget = self.chunk();
-        let mut prompt_tokens = 0;
-        let mut is_full = false;
-        for slot in &mut self.slots {
-            let Some(running) = &mut slot.running else { continue };
-            running.logits_at = None;
-            running.in_batch = 0;
-            if let Some(token) = running.next {
-                let position = i32::try_from(slot.tokens.len()).unwrap_or(i32::MAX);
-                let at = self.batch.n_tokens();
-                is_full |= self.batch.add(LlamaToken::new(token), position, &[slot.seq], true).is_err();
-                running.logits_at = Some(at);
-            }
-        }
-        for slot in &mut self.slots {
-            let Some(running) = &mut slot.running else { continue };
-            if running.next.is_some() || running.prefilled.is_some() {
-                continue;
-            }
-            let room = (BATCH as usize).saturating_sub(usize::try_from(self.batch.n_tokens()).unwrap_or(0));
-            let done = slot.tokens.len();
-            let left = running.job.prompt.get(done..).unwrap_or_default();
-            let take = left.len().min(budget).min(room);
-            // Without output tokens no logits are needed.
-            let wants_logits = running.job.max_tokens != Some(0);
-            for (i, token) in left.iter().take(take).enumerate() {
-                let position = i32::try_from(done + i).unwrap_or(i32::MAX);
-                let is_last = done + i + 1 == running.job.prompt.len();
-                let at = self.batch.n_tokens();
-                is_full |= self
-                    .batch
-                    .add(LlamaToken::new(*token), position, &[slot.seq], is_last && wants_logits)
-                    .is_err();
-                if is_last && wants_logits {
-                    running.logits_at = Some(at);
-                }
-            }
-            running.in_batch = take;
-            budget -= take;
-            prompt_tokens += take;
-        }
-        if is_full {
-            return self
-                .fail_all(GenErrorKind::EngineDied, "a batch was built too large; this is a defect. Retry");
-        }
-        if self.batch.n_tokens() == 0 {
-            return;
-        }
-        let began = Instant::now();
-        match self.context.decode(&mut self.batch) {
-            Ok(()) => {
-                if prompt_tokens >= SMALLEST_CHUNK {
-                    // The wait for the result is part of it where devices work in the background.
-                    self.context.synchronize();
-                    let rate = prompt_tokens as f64 / began.elapsed().as_secs_f64().max(1e-6);
-                    self.prefill_rate =
-                        if self.prefill_rate > 0.0 { 0.5 * self.prefill_rate + 0.5 * rate } else { rate };
-                }
-                self.advance();
-            }
-            Err(DecodeError::NoKvCacheSlot) => {
-                if !self.forget_an_idle_conversation() {
-                    self.end_the_longest();
-                }
-            }
-            Err(error) => {
-                tracing::error!(%error, "decode failed");
-                self.fail_all(
-                    GenErrorKind::EngineDied,
-                    &format!("llama.cpp could not evaluate a batch ({error}). Retry"),
-                );
-                self.context.clear_kv_cache();
-                for slot in &mut self.slots {
-                    slot.tokens.clear();
-                }
-            }
-        }
-    }
-
-    /// The KV cache is full: forgets the idle conversation unused for longest. The batch is built anew then.
-    fn forget_an_idle_conversation(&mut self) -> bool {
-        let victim = self
-            .slots
-            .iter_mut()
-            .filter(|s| s.running.is_none() && !s.tokens.is_empty())
-            .min_by_key(|s| s.last_used);
-        let Some(slot) = victim else { return false };
-        let _ = self.context.clear_kv_cache_seq(Some(seq_id(slot.seq)), None, None);
-        slot.tokens.clear();
-        true
-    }
-
-    /// The context is full of running answers: the longest one ends with what it has.
-    fn end_the_longest(&mut self) {
-        let longest = self.slots.iter_mut().filter(|s| s.running.is_some()).max_by_key(|s| s.tokens.len());
-        let Some(slot) = longest else { return };
-        let Some(running) = slot.running.take() else { return };
-        if running.prefilled.is_some() {
-            running.finish(Finish::Length);
-        } else {
-            let message = format!(
-                "the prompt has {} tokens, and other running answers leave too little of the context of {}. Retry when they are done",
-                running.job.prompt.len(),
-                self.capacity
-            );
-            running.fail(GenErrorKind::ContextFull, message);
-        }
-    }
-
-    /// The batch was evaluated: slots have grown, and those with logits choose their next token.
-    fn advance(&mut self) {
-        for slot in &mut self.slots {
-            let Some(running) = &mut slot.running else { continue };
-            if let Some(token) = running.next.take() {
-                slot.tokens.push(token);
-            } else if running.in_batch > 0 {
-                let from = slot.tokens.len();
-                let evaluated = running.job.prompt.get(from..from + running.in_batch).unwrap_or_default();
-                slot.tokens.extend_from_slice(evaluated);
-                self.stats.add_prompt(running.in_batch);
-                running.in_batch = 0;
-                running.send_progress(slot.tokens.len());
-                if slot.tokens.len() == running.job.prompt.len() {
-                    running.prefilled = Some(Instant::now());
-                }
-            }
-            let outcome = if running.prefilled.is_some() && running.job.max_tokens == Some(0) {
-                Next::Finish(Finish::Length)
-            } else if let Some(at) = running.logits_at.take() {
-                choose(self.model, &self.context, running, at, &self.end_tokens, &mut self.piece)
-            } else {
-                Next::Wait
-            };
-            let is_at_capacity = slot.tokens.len() + 1 >= self.capacity;
-            match outcome {
-                Next::Token(token) if !is_at_capacity => running.next = Some(token),
-                Next::Wait => {}
-                Next::Token(_) | Next::Finish(_) | Next::Fail(_) => {
-                    let Some(running) = slot.running.take() else { continue };
-                    self.stats.add_finished(&running.timings());
-                    match outcome {
-                        Next::Fail(message) => running.fail(GenErrorKind::Model, message),
-                        Next::Finish(finish) => running.finish(finish),
-                        Next::Token(_) | Next::Wait => running.finish(Finish::Length),
-                    }
-                }
-            }
+    /// The model goes: conversations that can be continued are kept elsewhere.
+    fn keep_all(&mut self) {
+        self.clear_unwanted();
+        for slot in 0..self.slots.len() {
+            self.save(slot, Keep::Everywhere);
         }
     }
 
@@ -479,52 +311,6 @@ impl ModelThread<'_> {
         }
         self.publish();
     }
-}
-
-/// A job without a slot.
-struct Waiting {
-    job: Job,
-    /// How many were ahead when it was last told.
-    told: Option<u32>,
-}
-
-/// What a slot does after its batch.
-enum Next {
-    Token(TokenId),
-    Finish(Finish),
-    Fail(String),
-    Wait,
-}
-
-/// Chooses a job's next token and sends its text.
-fn choose(
-    model: &LlamaModel,
-    context: &LlamaContext<'_>,
-    running: &mut Running,
-    at: i32,
-    end_tokens: &[TokenId],
-    piece: &mut Vec<u8>,
-) -> Next {
-    let token = match running.sampler.sample(context, at) {
-        Ok(token) => token,
-        Err(SampleError::GrammarStuck) => return Next::Finish(Finish::Stop),
-        Err(error @ SampleError::NoFiniteLogits) => {
-            return Next::Fail(format!("{error}: its weights may be damaged. Fetch the file again"));
-        }
-    };
-    running.produced += 1;
-    if end_tokens.contains(&token) && !running.job.ignore_eos {
-        return Next::Finish(Finish::Stop);
-    }
-    piece.clear();
-    model.vocab().token_to_piece_into(LlamaToken::new(token), piece, false, None);
-    if running.take(piece) {
-        return Next::Finish(Finish::Stop);
-    }
-    if running.job.max_tokens.is_some_and(|max| running.produced >= max) {
-        return Next::Finish(Finish::Length);
-    }
-    Next::Token(token)
 }
 
 fn seq_id(seq: i32) -> u32 {

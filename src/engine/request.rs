@@ -150,6 +150,15 @@ pub fn parse_model(body: &Value) -> Result<String, RequestError> {
     model(&fields)?.ok_or_else(|| fields.missing("model", "the id of a model"))
 }
 
+/// Reads the body of `/engine/forget`: the session.
+///
+/// # Errors
+/// When it is missing, empty, too long, or no string.
+pub fn parse_session(body: &Value) -> Result<String, RequestError> {
+    let fields = Fields::of_body(body)?;
+    generation::session(&fields, "session")?.ok_or_else(|| fields.missing("session", "the name of a session"))
+}
+
 fn model(fields: &Fields) -> Result<Option<String>, RequestError> {
     Ok(fields.text("model")?.map(str::trim).filter(|m| !m.is_empty()).map(ToOwned::to_owned))
 }

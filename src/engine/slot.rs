@@ -1,10 +1,13 @@
 //! One sequence of a resident model: what its KV cache holds and the job that runs in it.
 
+use super::cache::Place;
 use super::detok::TextStream;
+use super::draft::Drafter;
 use super::job::{Job, JobEvent, JobTimings, TokenId};
 use super::sampler::Sampler;
 use super::think::Piece;
-use crate::chat::{Channel, Finish, GenErrorKind};
+use crate::chat::{CacheLost, Channel, Finish, GenErrorKind};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Text is sent at most this often while tokens come quickly: every wake-up of the HTTP thread takes a
@@ -20,10 +23,25 @@ pub struct Slot {
     pub tokens: Vec<TokenId>,
     /// Whether what is in the cache may be used again.
     pub is_kept: bool,
+    /// The session what is in the cache belongs to.
+    pub session: Option<Arc<str>>,
+    /// How many of the tokens are on disk.
+    pub saved: usize,
     /// The job in it.
     pub running: Option<Running>,
     /// Larger is later.
     pub last_used: u64,
+}
+
+/// What of a job's prompt was there before it began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reused {
+    /// Tokens.
+    pub tokens: usize,
+    /// Where they came from; none when there are none.
+    pub place: Option<Place>,
+    /// Why tokens that were known could not be used.
+    pub lost: Option<CacheLost>,
 }
 
 /// A job that has a slot.
@@ -31,13 +49,21 @@ pub struct Slot {
 pub struct Running {
     /// The job.
     pub job: Job,
-    /// Prompt tokens from the cache.
-    pub cached: usize,
+    /// What of the prompt was there already.
+    pub reused: Reused,
     /// Chooses tokens.
     pub sampler: Sampler,
     /// The token to evaluate next; none while the prompt is being evaluated.
     pub next: Option<TokenId>,
-    /// Where its logits are in the current batch.
+    /// Guesses of what comes after it.
+    pub drafter: Option<Drafter>,
+    /// The guesses in the current batch, right behind the next token.
+    pub drafted: Vec<TokenId>,
+    /// Guesses so far, and how many were right.
+    pub guesses: (u32, u32),
+    /// How many guesses of the last batch were right.
+    pub checked: usize,
+    /// Where its first logits are in the current batch.
     pub logits_at: Option<i32>,
     /// Prompt tokens in the current batch.
     pub in_batch: usize,
@@ -47,6 +73,8 @@ pub struct Running {
     pub prefilled: Option<Instant>,
     /// Tokens produced.
     pub produced: u32,
+    /// Time at the gate while the prompt was evaluated, and after it.
+    waited: (Duration, Duration),
     text: TextStream,
     /// Text that waits to be sent.
     held: Vec<Piece>,
@@ -54,19 +82,24 @@ pub struct Running {
 }
 
 impl Running {
-    /// A job that starts now with `cached` tokens of its prompt in the slot.
+    /// A job whose work began at `started`, with the beginning of its prompt in the slot.
     #[must_use]
-    pub fn new(job: Job, cached: usize, sampler: Sampler) -> Self {
+    pub fn new(job: Job, reused: Reused, sampler: Sampler, started: Instant) -> Self {
         let text = TextStream::new(job.stop.clone(), job.think.clone());
         Self {
-            cached,
+            reused,
             sampler,
             next: None,
+            drafter: None,
+            drafted: Vec::new(),
+            guesses: (0, 0),
+            checked: 0,
             in_batch: 0,
             logits_at: None,
-            started: Instant::now(),
+            started,
             prefilled: None,
             produced: 0,
+            waited: (Duration::ZERO, Duration::ZERO),
             text,
             held: Vec::new(),
             last_sent: None,
@@ -78,6 +111,15 @@ impl Running {
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.job.events.is_closed()
+    }
+
+    /// Other models had the device for this long.
+    pub fn wait(&mut self, time: Duration) {
+        if self.prefilled.is_some() {
+            self.waited.1 += time;
+        } else {
+            self.waited.0 += time;
+        }
     }
 
     /// Takes the bytes of a new token; `true` when a stop string was reached.
@@ -116,7 +158,7 @@ impl Running {
         let _ = self.job.events.send(JobEvent::Prefill {
             done: count(done),
             total: count(self.job.prompt.len()),
-            cached: count(self.cached),
+            cached: count(self.reused.tokens),
             ms: self.started.elapsed().as_secs_f64() * 1000.0,
         });
     }
@@ -141,14 +183,19 @@ impl Running {
     pub fn timings(&self) -> JobTimings {
         let ms = |d: Duration| d.as_secs_f64() * 1000.0;
         let prefilled = self.prefilled.unwrap_or_else(Instant::now);
-        let evaluated = self.job.prompt.len().saturating_sub(self.cached);
+        let evaluated = self.job.prompt.len().saturating_sub(self.reused.tokens);
+        let (in_prefill, in_decode) = self.waited;
         JobTimings {
-            queue_ms: ms(self.started.duration_since(self.job.arrived)),
-            cache_n: u32::try_from(self.cached).unwrap_or(u32::MAX),
+            queue_ms: ms(self.started.duration_since(self.job.arrived) + in_prefill + in_decode),
+            cache_n: u32::try_from(self.reused.tokens).unwrap_or(u32::MAX),
+            cache_from: self.reused.place,
+            cache_lost: self.reused.lost,
             prompt_n: u32::try_from(evaluated).unwrap_or(u32::MAX),
-            prompt_ms: ms(prefilled.duration_since(self.started)),
+            prompt_ms: ms(prefilled.duration_since(self.started).saturating_sub(in_prefill)),
             predicted_n: self.produced,
-            predicted_ms: ms(prefilled.elapsed()),
+            predicted_ms: ms(prefilled.elapsed().saturating_sub(in_decode)),
+            draft_n: self.guesses.0,
+            draft_n_accepted: self.guesses.1,
         }
     }
 }

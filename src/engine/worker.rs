@@ -19,6 +19,8 @@ const FIRST_CLIENT: Duration = Duration::from_secs(30);
 const SOCKET_CHECK: Duration = Duration::from_secs(2);
 /// How long models may take to end.
 const UNLOAD: Duration = Duration::from_secs(5);
+/// How long writing conversations to disk may take then.
+const FLUSH: Duration = Duration::from_secs(10);
 /// How long running answers may go on after the engine was told to end.
 const GRACE: Duration = Duration::from_secs(30);
 
@@ -86,6 +88,7 @@ async fn serve(config: &Config, paths: &Paths, config_file: Option<&Path>) -> Re
     while host.threads() > 0 && tokio::time::Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+    host.cache().flush(FLUSH);
     tracing::info!("engine ended");
     Ok(Exit::Ok)
 }

@@ -4,7 +4,7 @@
 use super::{format, target};
 use crate::app::Model;
 use crate::app::turn::{Attempt, Phase};
-use crate::chat::Finish;
+use crate::chat::{CachePlace, Finish};
 use crate::text::shown_line;
 use crate::theme::{Role, Theme};
 use ratatui::text::{Line, Span};
@@ -141,7 +141,12 @@ fn first(attempt: &Attempt, parts: &mut Vec<Part>) {
     if let Some(new) = new {
         let mut text = format!("prefill {} new", format::tokens(new));
         if let Some(cached) = cached {
-            text.push_str(&format!(" + {} cached", format::tokens(cached)));
+            let place = match server.cache_from {
+                Some(CachePlace::Memory) => "from memory",
+                Some(CachePlace::Disk) => "from disk",
+                Some(CachePlace::Slot) | None => "cached",
+            };
+            text.push_str(&format!(" + {} {place}", format::tokens(cached)));
         }
         part.inner.push((text, 8));
     }
@@ -149,6 +154,9 @@ fn first(attempt: &Attempt, parts: &mut Vec<Part>) {
         part.inner.push((format::speed(per_s), MAX_RANK));
     }
     parts.push(part);
+    if let Some(why) = server.cache_lost {
+        parts.push(Part::new(6, Role::Warn, format!("cache lost: {}", why.words())));
+    }
     // After reasoning, the wait for the answer itself is another number.
     if let Some(answer) = metrics.first_answer_ms
         && answer > first
@@ -167,5 +175,8 @@ fn speed(attempt: &Attempt, parts: &mut Vec<Part>) {
     let tokens = metrics.usage.output_tokens.or_else(|| metrics.server?.predicted_n);
     if let Some(tokens) = tokens {
         parts.push(Part::new(5, Role::Dim, format!("{} tok", format::tokens(tokens))));
+    }
+    if let Some((drafted, accepted)) = metrics.server.and_then(|s| s.draft_n.zip(s.draft_n_accepted)) {
+        parts.push(Part::new(9, Role::Dim, format!("draft {accepted}/{drafted}")));
     }
 }

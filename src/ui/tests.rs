@@ -6,7 +6,7 @@ use super::ViewCache;
 use crate::app::Model;
 use crate::app::model::{BackendView, Completion, EngineView, Level, Notice, Overlay, Saving, Scroll};
 use crate::app::turn::Phase;
-use crate::chat::{Channel, GenError, GenErrorKind};
+use crate::chat::{CacheLost, CachePlace, Channel, GenError, GenErrorKind, ServerTimings};
 use crate::text::shown;
 use fixture::{attempt, done, draft, dump, empty, frame, picker, theme, turn};
 use pretty_assertions::assert_eq;
@@ -48,6 +48,38 @@ fn streaming() {
         model.composer.buffer = draft("also check the tests");
         model
     });
+}
+
+#[test]
+fn a_receipt_says_what_was_reused_guessed_and_lost() {
+    let line = |server: ServerTimings| {
+        let mut model = empty(200, 40);
+        let mut turn = done(1, "go on", "Yes.");
+        if let Some(attempt) = turn.lanes[0].attempts.first_mut() {
+            attempt.metrics.server = attempt.metrics.server.map(|known| ServerTimings {
+                cache_from: server.cache_from,
+                cache_lost: server.cache_lost,
+                draft_n: server.draft_n,
+                draft_n_accepted: server.draft_n_accepted,
+                ..known
+            });
+        }
+        model.turns.push(turn);
+        let screen = dump(&model);
+        screen.lines().find(|line| line.contains("local · builtin q8_0")).map(str::trim).unwrap().to_owned()
+    };
+    let all = [
+        ServerTimings { cache_from: Some(CachePlace::Slot), ..ServerTimings::default() },
+        ServerTimings { cache_from: Some(CachePlace::Memory), ..ServerTimings::default() },
+        ServerTimings {
+            cache_from: Some(CachePlace::Disk),
+            draft_n: Some(40),
+            draft_n_accepted: Some(34),
+            ..ServerTimings::default()
+        },
+        ServerTimings { cache_lost: Some(CacheLost::Recurrent), ..ServerTimings::default() },
+    ];
+    insta::assert_snapshot!(all.map(line).join("\n"));
 }
 
 #[test]

@@ -53,16 +53,17 @@ impl Engine {
         // Several engines run at once here: threads that spin for each other would take all the time.
         let config = config.replace("[engine]\n", "[engine]\nthreads = 1\n");
         std::fs::write(dir.path().join("config/config.toml"), config).unwrap();
-        let child = command(dir.path())
-            .args(["engine", "run"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .unwrap();
+        let child = spawn(dir.path());
         let engine = Self { dir, child };
         wait_until("the engine answers", || engine.connect().is_some());
         engine
+    }
+
+    /// Another engine in the same folders, once the one before has ended.
+    pub(crate) fn start_again(&mut self) {
+        wait_until("it has ended", || self.has_ended());
+        self.child = spawn(self.dir.path());
+        wait_until("the engine answers", || self.connect().is_some());
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -175,6 +176,16 @@ impl Drop for Engine {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn spawn(dir: &Path) -> Child {
+    command(dir)
+        .args(["engine", "run"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::inherit())
+        .spawn()
+        .unwrap()
 }
 
 /// The program with an environment that holds nothing of this machine's.

@@ -35,6 +35,7 @@ pub(crate) fn request(model: &str, question: &str) -> GenRequest {
         max_tokens: None,
         stop: Vec::new(),
         schema: None,
+        session: None,
     }
 }
 

@@ -28,6 +28,7 @@ async fn silence_ends_an_answer_and_hangs_up() {
             max_tokens: None,
             stop: Vec::new(),
             schema: None,
+            session: None,
         };
         let patience = Patience { first: Duration::from_millis(500), between: Duration::from_millis(100) };
         let events: Vec<GenEvent> = stream(http, None, request, patience).collect().await;

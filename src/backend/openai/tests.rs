@@ -1,7 +1,7 @@
 //! Tests of the OpenAI dialect.
 
 use super::*;
-use crate::chat::{Message, Role, Sampling};
+use crate::chat::{CachePlace, Message, Role, Sampling};
 use pretty_assertions::assert_eq;
 use proptest::prelude::*;
 
@@ -13,6 +13,7 @@ fn request() -> GenRequest {
         max_tokens: None,
         stop: Vec::new(),
         schema: None,
+        session: None,
     }
 }
 
@@ -49,6 +50,17 @@ const HELLO: &str = r#"{"choices":[{"index":0,"delta":{"content":"Hello"},"finis
 const STOP: &str = r#"{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#;
 
 #[test]
+fn the_session_is_for_our_engine_only() {
+    let of_session = GenRequest { session: Some("6921f3a0-9c41d2e7".to_owned()), ..request() };
+    assert_eq!(chat_request(&of_session, Additions::Duet)["duet_session"], "6921f3a0-9c41d2e7");
+    for (request, additions) in
+        [(&of_session, Additions::LlamaServer), (&of_session, Additions::None), (&request(), Additions::Duet)]
+    {
+        assert_eq!(chat_request(request, additions).get("duet_session"), None, "{additions:?}");
+    }
+}
+
+#[test]
 fn requests() {
     assert_eq!(
         chat_request(&request(), Additions::None),
@@ -81,7 +93,7 @@ fn a_recorded_answer_of_our_engine() {
         r#"{"choices":[{"index":0,"delta":{"reasoning_content":"hm"},"finish_reason":null}]}"#,
         HELLO,
         STOP,
-        r#"{"choices":[],"usage":{"prompt_tokens":10,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":4}},"timings":{"cache_n":4,"prompt_n":6,"prompt_ms":3.5,"predicted_n":2,"predicted_ms":8,"queue_ms":1,"load_ms":20}}"#,
+        r#"{"choices":[],"usage":{"prompt_tokens":10,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":4}},"timings":{"cache_n":4,"prompt_n":6,"prompt_ms":3.5,"predicted_n":2,"predicted_ms":8,"queue_ms":1,"load_ms":20,"cache_from":"disk","cache_lost":"the sliding window has moved on","draft_n":40,"draft_n_accepted":34}}"#,
         "[DONE]",
         HELLO,
     ]);
@@ -89,10 +101,14 @@ fn a_recorded_answer_of_our_engine() {
         queue_ms: Some(1.0),
         load_ms: Some(20.0),
         cache_n: Some(4),
+        cache_from: Some(CachePlace::Disk),
+        cache_lost: Some(CacheLost::Window),
         prompt_n: Some(6),
         prompt_ms: Some(3.5),
         predicted_n: Some(2),
         predicted_ms: Some(8.0),
+        draft_n: Some(40),
+        draft_n_accepted: Some(34),
     };
     assert_eq!(
         got,

@@ -15,7 +15,7 @@ use crate::engine::residency::offload::Offload;
 use crate::engine::residency::plan::Verdict;
 use crate::engine::stats::Stats;
 use crate::engine::template::Template;
-use crate::engine::{builtin, gguf, llama, model_thread, probe};
+use crate::engine::{builtin, cache, gguf, llama, model_thread, probe};
 use llama_cpp_2::model::LlamaModel;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -35,15 +35,15 @@ const LOOK: Duration = Duration::from_millis(5);
 
 /// One load at a time goes through here: two must not count on the same memory.
 #[derive(Debug, Default)]
-pub(super) struct Gate {
+pub(super) struct LoadGate {
     is_taken: Mutex<bool>,
     changed: Condvar,
 }
 
 /// Lets the next one through when it is dropped.
-pub(super) struct Through<'a>(&'a Gate);
+pub(super) struct Through<'a>(&'a LoadGate);
 
-impl Gate {
+impl LoadGate {
     /// Waits its turn as long as `is_wanted`; none when it isn't any more.
     fn enter(&self, is_wanted: impl Fn() -> bool) -> Option<Through<'_>> {
         let mut is_taken = self.is_taken.lock().unwrap_or_else(PoisonError::into_inner);
@@ -128,7 +128,7 @@ impl Inner {
         loading.bytes.store(info.tensor_bytes, Ordering::Relaxed);
         let template = Template::of(id, &info).map_err(|e| model_error(e.to_string()))?;
         let options = self.options(id, &info);
-        let gate = self.gate.enter(|| !loading.is_cancelled()).ok_or_else(|| stopped(id))?;
+        let gate = self.load_gate.enter(|| !loading.is_cancelled()).ok_or_else(|| stopped(id))?;
         let host = Host { inner: Arc::clone(self) };
         self.refuse_hopeless(id, &info, options)?;
         let measured = self.measure(id, path, options, loading)?;
@@ -138,7 +138,14 @@ impl Inner {
         self.activity.set(&format!("loading {id}"), Some(id), &host.ids());
         let (commands, receiver) = mpsc::channel();
         let stats = Arc::new(Stats::default());
+        let key = cache::model_key(path, info.parts, options.context, llama::KV_TYPES)
+            .inspect_err(|error| tracing::warn!(model = id, %error, "its conversations are not kept"))
+            .ok();
         let start = model_thread::Start {
+            window: info.sliding_window,
+            cache: self.cache.clone(),
+            key: key.map(Arc::new),
+            gate: self.gate.clone(),
             llama: self.llama.clone(),
             path: path.to_path_buf(),
             storage: if info.is_remote { Storage::Read } else { Storage::Mapped },

@@ -1,6 +1,7 @@
 //! `/v1/chat/completions`, `/tokenize`, `/apply-template`.
 
 use super::super::count::TokenCounter;
+use super::super::draft::LONGEST;
 use super::super::host::{Host, Lease, Resident, State as ModelState};
 use super::super::job::{Job, JobEvent, SamplerSpec};
 use super::super::prompt;
@@ -195,6 +196,8 @@ pub(super) fn submit(
         stop: asked.stop.clone(),
         ignore_eos: asked.ignore_eos,
         cache_prompt: asked.cache_prompt,
+        session: asked.session.as_deref().map(Arc::from),
+        draft: asked.draft.unwrap_or(LONGEST).min(host.longest_draft()),
         think: prepared.think,
         arrived: Instant::now(),
         events: sender,

@@ -86,11 +86,11 @@ fn reason(finish: Finish) -> &'static str {
     }
 }
 
-/// llama-server's `timings`, with `queue_ms` and `load_ms` of our own.
+/// llama-server's `timings`, with `queue_ms`, `load_ms`, `cache_from` and `cache_lost` of our own.
 pub(super) fn timings(t: &JobTimings, load_ms: f64) -> Value {
     let per = |ms: f64, n: u32| if n > 0 { Some(ms / f64::from(n)) } else { None };
     let rate = |ms: f64, n: u32| if ms > 0.0 { Some(f64::from(n) / ms * 1000.0) } else { None };
-    json!({
+    let mut all = json!({
         "cache_n": t.cache_n,
         "prompt_n": t.prompt_n,
         "prompt_ms": t.prompt_ms,
@@ -102,7 +102,20 @@ pub(super) fn timings(t: &JobTimings, load_ms: f64) -> Value {
         "predicted_per_second": rate(t.predicted_ms, t.predicted_n),
         "queue_ms": t.queue_ms,
         "load_ms": load_ms,
-    })
+    });
+    if let Some(object) = all.as_object_mut() {
+        if let Some(place) = t.cache_from.filter(|_| t.cache_n > 0) {
+            object.insert("cache_from".to_owned(), place.name().into());
+        }
+        if let Some(why) = t.cache_lost {
+            object.insert("cache_lost".to_owned(), why.words().into());
+        }
+        if t.draft_n > 0 {
+            object.insert("draft_n".to_owned(), t.draft_n.into());
+            object.insert("draft_n_accepted".to_owned(), t.draft_n_accepted.into());
+        }
+    }
+    all
 }
 
 /// OpenAI's `usage`.
@@ -124,7 +137,9 @@ pub(super) fn event(out: &mut String, data: &Value) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::cache::Place;
     use super::*;
+    use crate::chat::CacheLost;
 
     #[test]
     fn speeds_of_nothing_are_absent() {
@@ -138,9 +153,32 @@ mod tests {
             predicted_n: 5,
             predicted_ms: 50.0,
             queue_ms: 1.0,
+            ..JobTimings::default()
         };
         assert_eq!(timings(&t, 7.0)["prompt_per_second"], 200.0);
         assert_eq!(usage(&t)["prompt_tokens"], 30);
         assert_eq!(usage(&t)["total_tokens"], 35);
+    }
+
+    #[test]
+    fn what_did_not_happen_is_not_said() {
+        let names = ["cache_from", "cache_lost", "draft_n", "draft_n_accepted"];
+        let without = timings(&JobTimings { cache_from: Some(Place::Disk), ..JobTimings::default() }, 0.0);
+        assert!(names.iter().all(|name| without.get(name).is_none()), "{without}");
+        let with = timings(
+            &JobTimings {
+                cache_n: 3,
+                cache_from: Some(Place::Disk),
+                cache_lost: Some(CacheLost::Window),
+                draft_n: 40,
+                draft_n_accepted: 34,
+                ..JobTimings::default()
+            },
+            0.0,
+        );
+        assert_eq!(
+            names.map(|name| with[name].clone()),
+            [json!("disk"), json!("the sliding window has moved on"), json!(40), json!(34)]
+        );
     }
 }

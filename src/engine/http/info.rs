@@ -2,8 +2,11 @@
 
 use super::super::host::{Host, State as ModelState};
 use super::super::llama;
+use super::super::request;
 use super::Failure;
-use super::chat::resolve;
+use super::chat::{away, body, json_body, resolve};
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{Query, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -102,12 +105,14 @@ fn describe(host: &Host) -> Value {
             })
         })
         .collect();
+    let (in_memory, on_disk) = host.cache().used();
     json!({
         "version": crate::VERSION,
         "pid": std::process::id(),
         "uptime_s": host.uptime(),
         "devices": devices(host),
         "models": models,
+        "cache": {"memory_bytes": in_memory, "disk_bytes": on_disk},
         "queue": host.answers(),
         "evictions": host.evictions(),
     })
@@ -131,6 +136,18 @@ fn devices(host: &Host) -> Vec<Value> {
     });
     let others = llama::devices().into_iter().filter(|d| !budgets.iter().any(|b| b.device.name == d.name));
     known.chain(others.filter_map(|d| serde_json::to_value(d).ok())).collect()
+}
+
+/// Deletes what is kept of a session: in slots, in memory, on disk.
+pub(super) async fn forget(
+    State(host): State<Host>,
+    bytes: Result<Bytes, BytesRejection>,
+) -> Result<Response, Failure> {
+    let session = request::parse_session(&json_body(&body(bytes)?)?)
+        .map_err(|error| Failure::bad_request(error.to_string()))?;
+    // Models answer between two batches, and files are deleted.
+    let forgotten = away(move || host.forget_session(&session)).await?;
+    Ok(axum::Json(json!({ "forgotten": forgotten })).into_response())
 }
 
 /// Running answers go on, new ones are refused, then the engine ends.

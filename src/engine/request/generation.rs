@@ -7,6 +7,7 @@ use serde_json::Value;
 const MAX_STOPS: usize = 64;
 const MAX_STOP_BYTES: usize = 1024;
 const MAX_BIASES: usize = 100_000;
+const MAX_SESSION: usize = 128;
 const MAX_GRAMMAR: usize = 256 << 10;
 /// llama.cpp's parser recurses for each level, and nothing else bounds its stack.
 const MAX_GRAMMAR_DEPTH: usize = 128;
@@ -94,6 +95,10 @@ pub struct Generation {
     pub form: Option<Form>,
     /// Whether the KV cache of an earlier request may be used.
     pub cache_prompt: bool,
+    /// The session this belongs to, any text the client chose. Without one nothing of it goes to disk.
+    pub session: Option<String>,
+    /// Most tokens to guess ahead at once; 0 guesses none, none leaves it to the engine.
+    pub draft: Option<usize>,
 }
 
 /// Reads the fields of a request that say what to generate.
@@ -106,7 +111,21 @@ pub(super) fn parse(fields: &Fields) -> Result<Generation, RequestError> {
         ignore_eos: fields.flag("ignore_eos")?.unwrap_or(false),
         form: form(fields)?,
         cache_prompt: fields.flag("cache_prompt")?.unwrap_or(true),
+        session: session(fields, "duet_session")?,
+        draft: match (fields.flag("draft")?, fields.whole("speculative.n_max", 0, 1 << 16)?) {
+            (Some(false), _) => Some(0),
+            (_, asked) => asked.and_then(|n| usize::try_from(n).ok()),
+        },
     })
+}
+
+/// The name of a session: any text of at most 128 bytes.
+pub(super) fn session(fields: &Fields, name: &str) -> Result<Option<String>, RequestError> {
+    let session = fields.text(name)?.filter(|session| !session.is_empty());
+    if session.is_some_and(|session| session.len() > MAX_SESSION) {
+        return Err(RequestError::new(name, format!("is longer than {MAX_SESSION} bytes")));
+    }
+    Ok(session.map(str::to_owned))
 }
 
 fn max_tokens(fields: &Fields) -> Result<Option<u32>, RequestError> {

@@ -32,6 +32,24 @@ fn the_smallest_request_has_the_defaults_of_llama_server() {
 }
 
 #[test]
+fn guessing_and_sessions() {
+    let draft = |extra| parse(extra).generation.draft;
+    assert_eq!(draft(json!({})), None);
+    assert_eq!(draft(json!({"draft": true})), None);
+    assert_eq!(draft(json!({"draft": false, "speculative.n_max": 5})), Some(0));
+    assert_eq!(draft(json!({"speculative.n_max": 0})), Some(0));
+    assert_eq!(draft(json!({"speculative.n_max": 5})), Some(5));
+    assert!(refused(json!({"speculative.n_max": -1})).contains("speculative.n_max"));
+    assert_eq!(parse(json!({"duet_session": ""})).generation.session, None);
+    assert_eq!(parse(json!({"duet_session": "a-b"})).generation.session.as_deref(), Some("a-b"));
+    assert!(refused(json!({"duet_session": "x".repeat(129)})).contains("duet_session"));
+    assert_eq!(parse_session(&json!({"session": "a"})).unwrap(), "a");
+    for body in [json!({}), json!({"session": ""}), json!({"session": 5}), json!([])] {
+        assert!(parse_session(&body).is_err(), "{body}");
+    }
+}
+
+#[test]
 fn every_field_is_read() {
     let request = parse(json!({
         "model": " m ", "stream": true, "stream_options": {"include_usage": true}, "max_tokens": 7,

@@ -92,6 +92,7 @@ pub(crate) fn metrics() -> Metrics {
             prompt_ms: Some(133.0),
             predicted_n: Some(74),
             predicted_ms: Some(565.0),
+            ..ServerTimings::default()
         }),
     }
 }

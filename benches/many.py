@@ -1,0 +1,160 @@
+"""What the engine does with several conversations: four at once, one reopened after a restart, one that repeats
+its prompt, one that goes back to a model it has left. Used by `engine.py`. Standard library only.
+"""
+
+import random
+import statistics
+import threading
+from pathlib import Path
+
+STREAMS, STREAM_TOKENS = 4, 128
+REOPENED_TOKENS, REOPENED_CONTEXT = 4096, 8192
+TOTAL_TARGET, REOPENED_TARGET, REPEAT_TARGET, PROSE_TARGET = 1.0, 0.1, 1.5, 0.97
+# Equal programs differ by this much on a busy machine.
+TOTAL_NOISE = 0.03
+NAMES = ("total", "name")
+
+
+def file_to_repeat(lines: int) -> str:
+    """Code without a line that is another one's, so that only the prompt helps with guessing it."""
+    pick = random.Random(7)
+    words = "count list index value first last open close read write left right size limit start end".split()
+    return "\n".join(
+        f"let {pick.choice(words)}_{i} = {NAMES[0]}.{pick.choice(words)}({pick.choice(words)}, {pick.randrange(900)});"
+        for i in range(lines))
+
+
+def literal(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+
+
+def at_once(server, bodies: list[dict]) -> float:
+    """Tokens per second of all streams together, from the first text of any to the last."""
+    answers: list = [None] * len(bodies)
+
+    def ask(i: int):
+        answers[i] = server.stream(bodies[i])
+    threads = [threading.Thread(target=ask, args=(i,)) for i in range(len(bodies))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    tokens = sum(a["timings"]["predicted_n"] for a in answers)
+    span = max(a["last_at"] for a in answers) - min(a["first_at"] for a in answers)
+    return (tokens - len(bodies)) / span
+
+
+def four_at_once(run, server, rounds: int) -> dict:
+    """Four answers at once from both; the sides take turns. Nothing is guessed on either."""
+    rates: dict[str, list[float]] = {run.engine.name: [], server.name: []}
+    for turn in range(rounds + 1):
+        bodies = [run.body(f"{word}, number {turn}.", STREAM_TOKENS, cache_prompt=False, draft=False)
+                  for word in ("Paris", "Rome", "Oslo", "Lima")[:STREAMS]]
+        pair = [run.engine, server] if turn % 2 == 0 else [server, run.engine]
+        for side in pair:
+            rate = at_once(side, bodies)
+            if turn > 0:
+                rates[side.name].append(rate)
+    ours, theirs = (statistics.median(rates[side.name]) for side in (run.engine, server))
+    return {"ours": ours, "theirs": theirs, "raw": rates}
+
+
+def decode_ms(answer: dict) -> float:
+    return answer["timings"]["predicted_ms"] / answer["timings"]["predicted_n"]
+
+
+def lookup(run, rounds: int) -> dict:
+    """Decode with guessing over decode without, on a repeated file and on words in no order."""
+    text = file_to_repeat(24)
+    renamed = text.replace(NAMES[0], NAMES[1])
+    tokens = run.engine.must("POST", "/tokenize", {"model": run.name, "content": renamed, "with_pieces": True})["tokens"]
+    # Random weights know no words: the form of the answer is given, and longer pieces of it come first.
+    bias = {t["id"]: 100 * len(t["piece"]) for t in tokens}
+    repeat = {"model": run.name, "temperature": 0, "max_tokens": len(tokens) + 8, "cache_prompt": False,
+              "messages": [{"role": "user", "content": f"Repeat this with {NAMES[1]} for {NAMES[0]}.\n{text}"}],
+              "grammar": f"root ::= {literal(renamed)}", "logit_bias": [[i, b] for i, b in bias.items()]}
+    words = run.engine.must("POST", "/tokenize", {"model": run.name, "content": " Paris Rome Oslo Lima Cairo"})["tokens"]
+    prose = {"model": run.name, "temperature": 1, "top_k": 0, "top_p": 1, "min_p": 0, "max_tokens": 256, "seed": 3,
+             "cache_prompt": False, "ignore_eos": True, "logit_bias": [[i, 10_000] for i in sorted(set(words))],
+             "messages": [{"role": "user", "content": "Say some words."}]}
+    result = {}
+    for name, body in (("repeat", repeat), ("prose", prose)):
+        with_, without, counts = [], [], {}
+        for turn in range(rounds + 1):
+            for draft in ((True, False) if turn % 2 == 0 else (False, True)):
+                answer = run.engine.must("POST", "/v1/chat/completions", body | {"draft": draft})
+                if turn > 0:
+                    (with_ if draft else without).append(decode_ms(answer))
+                if draft:
+                    counts = {k: answer["timings"].get(k, 0) for k in ("draft_n", "draft_n_accepted", "predicted_n")}
+        result[name] = {"ours": 1000 / statistics.median(with_), "plain": 1000 / statistics.median(without), **counts,
+                        "raw": {"with": with_, "without": without}}
+    return result
+
+
+def reopened(start_engine, model: Path, rounds: int) -> dict:
+    """First token of a saved session of 4k tokens: after a restart, over the same prompt cold."""
+    name, cold, warm, reused = str(model), [], [], []
+    engine = start_engine()
+    try:
+        for turn in range(rounds):
+            words = " ".join(f"{turn} {w}" for w in range(REOPENED_TOKENS))
+            content = fit(engine, name, words)
+            body = {"model": name, "temperature": 0, "ignore_eos": True, "max_tokens": 4, "duet_session": f"bench-{turn}",
+                    "messages": [{"role": "user", "content": content}]}
+            engine.must("POST", "/v1/chat/completions", body | {"max_tokens": 1, "duet_session": "",
+                                                               "messages": [{"role": "user", "content": "Hello"}]})
+            first = engine.must("POST", "/v1/chat/completions", body)["timings"]
+            engine.close()
+            engine = start_engine()
+            engine.must("POST", "/v1/chat/completions", body | {"max_tokens": 1, "duet_session": "", "cache_prompt": False,
+                                                               "messages": [{"role": "user", "content": "Hello"}]})
+            again = engine.must("POST", "/v1/chat/completions", body)["timings"]
+            cold.append(first["prompt_ms"])
+            warm.append(again["prompt_ms"])
+            reused.append((again.get("cache_from"), again["cache_n"], again["prompt_n"]))
+    finally:
+        engine.close()
+    return {"cold": statistics.median(cold), "warm": statistics.median(warm), "reused": reused,
+            "raw": {"cold": cold, "warm": warm}}
+
+
+def fit(engine, model: str, text: str) -> str:
+    """The beginning of `text` that has about [`REOPENED_TOKENS`] tokens."""
+    tokens = len(engine.must("POST", "/tokenize", {"model": model, "content": text})["tokens"])
+    return text[:len(text) * REOPENED_TOKENS // max(tokens, REOPENED_TOKENS)]
+
+
+def switch_back(engine, models: list[Path]) -> dict | None:
+    """Load time of an answer by a model that was left for another one and is still resident."""
+    if len(models) < 2:
+        return None
+
+    def ask(model: Path) -> dict:
+        return engine.must("POST", "/v1/chat/completions", {
+            "model": str(model), "max_tokens": 1, "messages": [{"role": "user", "content": "Hello"}]})["timings"]
+    first, other = models[:2]
+    loads = [ask(first)["load_ms"], ask(other)["load_ms"]]
+    return {"loads": loads, "back": ask(first)["load_ms"]}
+
+
+def rows(result: dict) -> list[tuple]:
+    """Rows of the table for one model: what, ours, peer, ratio, target, whether it is met."""
+    out = []
+    if four := result.get("four"):
+        ratio = four["ours"] / four["theirs"]
+        out.append((f"{STREAMS} answers at once, tok/s", f"{four['ours']:.1f}", f"{four['theirs']:.1f} llama-server -np {STREAMS}",
+                    ratio, f"≥ {TOTAL_TARGET:.1f} (-{TOTAL_NOISE} noise)", ratio >= TOTAL_TARGET - TOTAL_NOISE))
+    if again := result.get("reopened"):
+        ratio = again["warm"] / again["cold"]
+        is_used = all(place == "disk" and new < 64 for place, _, new in again["reused"])
+        out.append((f"reopened session of {again['reused'][0][1]} tokens, ms to the first", f"{again['warm']:.1f}",
+                    f"{again['cold']:.1f} cold", ratio, f"≤ {REOPENED_TARGET}", ratio <= REOPENED_TARGET and is_used))
+    for key, what, target in (("repeat", "file repeated with a name changed, tok/s", REPEAT_TARGET),
+                              ("prose", "words in no order, tok/s", PROSE_TARGET)):
+        if pair := result.get("lookup", {}).get(key):
+            ratio = pair["ours"] / pair["plain"]
+            what = f"{what} (draft {pair['draft_n_accepted']}/{pair['draft_n']})"
+            out.append((what, f"{pair['ours']:.1f}", f"{pair['plain']:.1f} without guessing", ratio, f"≥ {target}",
+                        ratio >= target))
+    return out

@@ -1,0 +1,189 @@
+//! Batches: what goes into one, and what happens when it does not fit.
+
+use super::super::draft::MOST_SEQUENCES;
+use super::super::fair;
+use super::super::llama::BATCH;
+use super::assign::Keep;
+use super::{ModelThread, seq_id};
+use crate::chat::{Finish, GenErrorKind};
+use llama_cpp_2::DecodeError;
+use llama_cpp_2::token::LlamaToken;
+use std::time::{Duration, Instant};
+
+/// How long one batch may take while somebody waits for it.
+const CHUNK_TIME: Duration = Duration::from_millis(200);
+/// Chunks are multiples of this.
+const CHUNK_STEP: usize = 64;
+/// Smallest chunk: below it the overhead of a batch outweighs what it computes.
+const SMALLEST_CHUNK: usize = 32;
+
+impl ModelThread<'_> {
+    /// How many prompt tokens one batch may take.
+    fn chunk(&self) -> usize {
+        if self.prefill_rate <= 0.0 {
+            // Not measured yet: small enough for a slow machine, large enough to measure.
+            return 64;
+        }
+        let by_time = (self.prefill_rate * CHUNK_TIME.as_secs_f64()) as usize;
+        // Matrices are worked on in blocks: an uneven chunk costs as much as the next even one.
+        (by_time.next_multiple_of(CHUNK_STEP)).clamp(SMALLEST_CHUNK, BATCH as usize)
+    }
+
+    /// One round: builds a batch, evaluates it, and lets the jobs go on.
+    pub(super) fn step(&mut self) {
+        self.batch.clear();
+        self.rounds = self.rounds.wrapping_add(1);
+        let Some(decoding) = self.add_decoding() else { return self.end_of_defect() };
+        let Some(prompt_tokens) = self.add_prefill() else { return self.end_of_defect() };
+        if self.batch.n_tokens() == 0 {
+            return;
+        }
+        let turn = self.gate.enter();
+        if !turn.waited().is_zero() {
+            for running in self.slots.iter_mut().filter_map(|slot| slot.running.as_mut()) {
+                running.wait(turn.waited());
+            }
+        }
+        let began = Instant::now();
+        match self.context.decode(&mut self.batch) {
+            Ok(()) => {
+                if prompt_tokens >= SMALLEST_CHUNK {
+                    // The wait for the result is part of it where devices work in the background.
+                    self.context.synchronize();
+                    let rate = prompt_tokens as f64 / began.elapsed().as_secs_f64().max(1e-6);
+                    self.prefill_rate =
+                        if self.prefill_rate > 0.0 { 0.5 * self.prefill_rate + 0.5 * rate } else { rate };
+                }
+                self.advance(began, if prompt_tokens == 0 { decoding } else { 0 });
+            }
+            Err(DecodeError::NoKvCacheSlot) => {
+                if !self.forget_an_idle_conversation() {
+                    self.end_the_longest();
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "decode failed");
+                self.fail_all(
+                    GenErrorKind::EngineDied,
+                    &format!("llama.cpp could not evaluate a batch ({error}). Retry"),
+                );
+                self.context.clear_kv_cache();
+                for slot in &mut self.slots {
+                    slot.tokens.clear();
+                    slot.saved = 0;
+                }
+            }
+        }
+    }
+
+    /// The next token of every decoding job, and what is guessed to come after it where few decode and
+    /// nobody prefills. How many decode; none when the batch is too small for them.
+    fn add_decoding(&mut self) -> Option<usize> {
+        let (mut decoding, mut prefilling) = (0_usize, 0_usize);
+        for running in self.slots.iter().filter_map(|slot| slot.running.as_ref()) {
+            if running.next.is_some() {
+                decoding += 1;
+            } else {
+                prefilling += 1;
+            }
+        }
+        let may_guess = prefilling == 0 && decoding <= MOST_SEQUENCES;
+        // Guesses never push a conversation out.
+        let spare = self.capacity.saturating_sub(self.cells() + decoding) / decoding.max(1);
+        for slot in &mut self.slots {
+            let Some(running) = &mut slot.running else { continue };
+            running.logits_at = None;
+            running.in_batch = 0;
+            running.drafted.clear();
+            let Some(token) = running.next else { continue };
+            if let Some(drafter) = running.drafter.as_ref().filter(|_| may_guess) {
+                let left = running.job.max_tokens.map_or(usize::MAX, |max| {
+                    usize::try_from(max.saturating_sub(running.produced)).unwrap_or(usize::MAX)
+                });
+                running.drafted = drafter.draft(spare.min(left.saturating_sub(1)), decoding);
+            }
+            running.logits_at = Some(self.batch.n_tokens());
+            for (i, token) in std::iter::once(&token).chain(&running.drafted).enumerate() {
+                let position = i32::try_from(slot.tokens.len() + i).unwrap_or(i32::MAX);
+                self.batch.add(LlamaToken::new(*token), position, &[slot.seq], true).ok()?;
+            }
+        }
+        Some(decoding)
+    }
+
+    /// A chunk of the prompts that are being evaluated, shared among them. How many tokens that is; none
+    /// when the batch is too small for them.
+    fn add_prefill(&mut self) -> Option<usize> {
+        let room = (BATCH as usize).saturating_sub(usize::try_from(self.batch.n_tokens()).unwrap_or(0));
+        let budget = self.chunk().min(room);
+        let left: Vec<usize> = self
+            .slots
+            .iter()
+            .map(|slot| match &slot.running {
+                Some(running) if running.next.is_none() && running.prefilled.is_none() => {
+                    running.job.prompt.len().saturating_sub(slot.tokens.len())
+                }
+                _ => 0,
+            })
+            .collect();
+        let shares = fair::share(budget, &left, self.rounds);
+        for (slot, take) in self.slots.iter_mut().zip(&shares).filter(|(_, take)| **take > 0) {
+            let Some(running) = &mut slot.running else { continue };
+            let done = slot.tokens.len();
+            // Without output tokens no logits are needed.
+            let wants_logits = running.job.max_tokens != Some(0);
+            for (i, token) in running.job.prompt.iter().enumerate().skip(done).take(*take) {
+                let is_last = i + 1 == running.job.prompt.len();
+                let at = self.batch.n_tokens();
+                let position = i32::try_from(i).unwrap_or(i32::MAX);
+                let has_logits = is_last && wants_logits;
+                self.batch.add(LlamaToken::new(*token), position, &[slot.seq], has_logits).ok()?;
+                if has_logits {
+                    running.logits_at = Some(at);
+                }
+            }
+            running.in_batch = *take;
+        }
+        Some(shares.iter().sum())
+    }
+
+    fn end_of_defect(&mut self) {
+        self.fail_all(GenErrorKind::EngineDied, "a batch was built too large; this is a defect. Retry");
+    }
+
+    /// The KV cache is full: the idle conversation unused for longest leaves it. The batch is built anew then.
+    pub(super) fn forget_an_idle_conversation(&mut self) -> bool {
+        let victim = self
+            .slots
+            .iter()
+            .enumerate()
+            .filter(|(_, s)| s.running.is_none() && !s.tokens.is_empty())
+            .min_by_key(|(_, s)| s.last_used)
+            .map(|(index, _)| index);
+        let Some(index) = victim else { return false };
+        self.save(index, Keep::Elsewhere);
+        if let Some(slot) = self.slots.get_mut(index) {
+            let _ = self.context.clear_kv_cache_seq(Some(seq_id(slot.seq)), None, None);
+            slot.tokens.clear();
+            slot.saved = 0;
+        }
+        true
+    }
+
+    /// The context is full of running answers: the longest one ends with what it has.
+    fn end_the_longest(&mut self) {
+        let longest = self.slots.iter_mut().filter(|s| s.running.is_some()).max_by_key(|s| s.tokens.len());
+        let Some(slot) = longest else { return };
+        let Some(running) = slot.running.take() else { return };
+        if running.prefilled.is_some() {
+            running.finish(Finish::Length);
+        } else {
+            let message = format!(
+                "the prompt has {} tokens, and other running answers leave too little of the context of {}. Retry when they are done",
+                running.job.prompt.len(),
+                self.capacity
+            );
+            running.fail(GenErrorKind::ContextFull, message);
+        }
+    }
+}
