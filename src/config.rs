@@ -1,6 +1,9 @@
 //! The configuration: one total value, defaults filled in. Loading and its errors are in [`mod@file`].
 
 pub mod file;
+mod serve;
+
+pub use serve::{ServeConfig, ServeLimits};
 
 use crate::chat::Sampling;
 use serde::{Deserialize, Serialize};
@@ -24,6 +27,8 @@ pub struct Config {
     pub sampling: Sampling,
     /// The engine of this machine.
     pub engine: EngineConfig,
+    /// The engine for other machines.
+    pub serve: ServeConfig,
     /// Copying.
     pub clipboard: ClipboardConfig,
     /// Other servers.
@@ -41,6 +46,7 @@ impl Default for Config {
             max_tokens: None,
             sampling: Sampling::default(),
             engine: EngineConfig::default(),
+            serve: ServeConfig::default(),
             clipboard: ClipboardConfig::default(),
             backends: Vec::new(),
         }

@@ -25,6 +25,7 @@ pub mod probe;
 pub mod prompt;
 pub mod request;
 pub mod sampler;
+pub mod serve;
 pub mod slot;
 pub mod socket;
 pub mod stats;

@@ -5,7 +5,7 @@
 
 use super::activity::Activity;
 use super::catalogue::Catalogue;
-use super::gguf::ModelInfo;
+use super::gguf::{ModelInfo, plain};
 use super::job::{Command, Job};
 use super::llama::{Llama, LoadOptions, Storage};
 use super::memory;
@@ -22,7 +22,7 @@ use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::time::Instant;
 use tokio::sync::watch;
 
@@ -32,6 +32,23 @@ const QUEUE_LIMIT: usize = 16;
 const ONE_THREAD_BELOW: u64 = 20_000_000;
 /// Deaths within ten minutes after which a model is no longer loaded by itself.
 const QUARANTINE_AFTER: usize = 3;
+
+/// What requests may ask for. The default is what the private socket allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// Whether models go by id alone: no path is taken from a request.
+    pub ids_only: bool,
+    /// Whether a request may bring a grammar or a JSON schema.
+    pub grammars: bool,
+    /// Longest answer in tokens where a request names no length; none: as long as the context holds.
+    pub max_tokens: Option<u32>,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self { ids_only: false, grammars: true, max_tokens: None }
+    }
+}
 
 /// The registry of models. Clones share it.
 #[derive(Clone, Debug)]
@@ -57,6 +74,7 @@ struct Inner {
     /// Held from the look at the memory to the end of the load: two loads must not count on the same memory.
     loading_gate: Mutex<()>,
     is_closing: AtomicBool,
+    terms: OnceLock<Terms>,
     started: Instant,
 }
 
@@ -195,9 +213,21 @@ impl Host {
                 threads: AtomicUsize::new(0),
                 loading_gate: Mutex::default(),
                 is_closing: AtomicBool::new(false),
+                terms: OnceLock::new(),
                 started: Instant::now(),
             }),
         })
+    }
+
+    /// Sets what requests may ask for, once, before the first.
+    pub fn restrict(&self, terms: Terms) {
+        let _ = self.inner.terms.set(terms);
+    }
+
+    /// What requests may ask for.
+    #[must_use]
+    pub fn terms(&self) -> Terms {
+        self.inner.terms.get().copied().unwrap_or_default()
     }
 
     /// Wakes whoever waits whenever a model's state or progress changes.
@@ -225,12 +255,19 @@ impl Host {
         if let State::Loaded(resident) = self.state(&name) {
             return Ok((name, resident.path.clone()));
         }
+        let ids_only = self.terms().ids_only;
+        // Nobody learns from afar which files and folders there are.
+        let unlisted =
+            || format!("there is no model \"{}\"\nGET /v1/models lists those there are", plain(&name, 80));
+        if ids_only && Path::new(&name).is_absolute() {
+            return Err(unlisted());
+        }
         let mut catalogue = self.catalogue();
         let found = catalogue.find(&name).or_else(|_| {
             catalogue.scan();
             catalogue.find(&name)
         });
-        found.map(|entry| (entry.id, entry.path)).map_err(|e| e.message)
+        found.map(|entry| (entry.id, entry.path)).map_err(|e| if ids_only { unlisted() } else { e.message })
     }
 
     /// Seconds since the engine started.
