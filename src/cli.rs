@@ -9,6 +9,8 @@ mod input;
 mod interface;
 mod out;
 mod report;
+#[cfg(feature = "local")]
+mod serve;
 mod sessions;
 mod target;
 
@@ -53,6 +55,8 @@ fn run(arguments: Vec<OsString>) -> Result<Exit, AppError> {
     match cli.command {
         #[cfg(feature = "local")]
         Some(Command::Engine { command }) => engine::run(command, &config, &paths, file.as_deref()),
+        #[cfg(feature = "local")]
+        Some(Command::Serve(arguments)) => serve::run(*arguments, &config, &paths, file.as_deref()),
         Some(Command::Sessions { command, list }) => sessions::run(command.as_ref(), list, &paths),
         Some(Command::Config { .. }) => Ok(Exit::Ok),
         None => {

@@ -220,9 +220,10 @@ impl Shared {
             .max_buf_size(HEADER_BYTES)
             .keep_alive(!is_ending)
             .serve_connection(TokioIo::new(stream), service);
+        let told = async { drop(ending.wait_for(|ending| *ending != Ending::No).await) };
         let result = tokio::select! {
             result = poll_fn(|cx| connection.poll_without_shutdown(cx)) => result,
-            _ = ending.wait_for(|ending| *ending != Ending::No), if !is_ending => {
+            () = told, if !is_ending => {
                 Pin::new(&mut connection).graceful_shutdown();
                 poll_fn(|cx| connection.poll_without_shutdown(cx)).await
             }
