@@ -280,11 +280,11 @@ fn is_safe(listen: SocketAddr, flags: &ServeFlags, has_token: bool, has_tls: boo
     let lacks_tls = !has_tls && !flags.insecure;
     let (what, next) = match (lacks_token, lacks_tls) {
         (false, false) => return Ok(()),
-        (true, true) => ("a token and TLS", "`tui serve token add NAME`, then start it again with --tls"),
-        (true, false) => ("a token", "`tui serve token add NAME`, then start it again; or start it with --pair"),
-        (false, true) => ("TLS", "start it again with --tls (or with --insecure, where everybody may read along)"),
+        (true, true) => ("a token and TLS are", "`tui serve token add NAME`, then start it again with --tls"),
+        (true, false) => ("a token is", "`tui serve token add NAME`, then start it again; or start it with --pair"),
+        (false, true) => ("TLS is", "start it again with --tls (or with --insecure, where everybody may read along)"),
     };
-    Err(AppError::new(Exit::Usage, format!("serve: {listen} can be reached by others, and {what} is missing"))
+    Err(AppError::new(Exit::Usage, format!("serve: {listen} can be reached by others, and {what} missing"))
         .hint(next))
 }
 
@@ -387,7 +387,7 @@ mod tests {
         for listen in ["0.0.0.0:1", "[::]:1", "192.168.1.2:1", "[fe80::1]:1"] {
             let error = check(listen, false, false, false, false).unwrap();
             assert_eq!(error.exit, Exit::Usage);
-            assert!(error.message.contains("a token and TLS"), "{error}");
+            assert!(error.message.contains("a token and TLS are"), "{error}");
             assert!(check(listen, false, false, true, false).unwrap().message.contains("and TLS is"));
             assert!(check(listen, true, false, false, false).unwrap().message.contains("and a token is"));
             assert!(check(listen, false, false, false, true).unwrap().message.contains("and a token is"));

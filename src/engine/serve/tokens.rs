@@ -307,8 +307,9 @@ mod tests {
         assert_eq!(given.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["file", "environment"]);
         let (_dir, tokens) = tokens();
         assert_eq!(Keyring::new(tokens, &given).who(good.as_bytes()).as_deref(), Some("environment"));
-        let refused = |file: Option<&Path>, variable| super::given(file, variable).err().map(|e| e.exit);
-        for wrong in ["", "short", &"x y ".repeat(10), &"x".repeat(1025)] {
+        let refused = |file: Option<&Path>, variable: Option<&str>| super::given(file, variable).err().map(|e| e.exit);
+        let (spaced, long) = ("x y ".repeat(10), "x".repeat(1025));
+        for wrong in ["", "short", spaced.as_str(), long.as_str()] {
             assert_eq!(refused(None, Some(wrong)), Some(Exit::Usage), "{wrong}");
         }
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
