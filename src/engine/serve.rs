@@ -28,6 +28,7 @@ use super::{http, worker};
 use crate::config::{Config, ServeLimits};
 use crate::error::{AppError, Exit};
 use crate::paths::{Paths, create_private};
+use axum::Router;
 use guard::Guard;
 use listener::Ending;
 use std::os::fd::OwnedFd;
@@ -101,7 +102,10 @@ async fn serve(
     let (tell, ending) = watch::channel(Ending::No);
     let guard =
         Arc::new(Guard::new(host.clone(), folder, keyring, settings, engine.slots.max(1), ending.clone()));
-    let router = http::router(host.clone()).layer(axum::middleware::from_fn_with_state(guard, guard::guard));
+    // Around the whole router, not inside it: its own answers, as to a wrong method, tell which routes there are.
+    let router = Router::new()
+        .fallback_service(http::router(host.clone()))
+        .layer(axum::middleware::from_fn_with_state(guard, guard::guard));
     tracing::info!(version = crate::VERSION, listen = %settings.listen, tls = tls.is_some(), "serving");
     let serving = listener::run(listener, tls, router, settings.limits, ending);
     tokio::select! {

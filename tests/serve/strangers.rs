@@ -70,9 +70,9 @@ fn wrong_tokens_wait_longer_and_longer() {
         assert_eq!(Reply::read(&mut try_wrong()).status, 401);
     }
     let mut sixth = try_wrong();
-    wait_until("the sixth waits", || server.log().contains("the next answer waits seconds=1"));
+    wait_until("the sixth waits", || server.log().contains("waits from=127.0.0.1 seconds=1"));
     let mut seventh = try_wrong();
-    wait_until("the seventh waits", || server.log().contains("the next answer waits seconds=2"));
+    wait_until("the seventh waits", || server.log().contains("waits from=127.0.0.1 seconds=2"));
     assert_eq!(server.ask("GET", "/v1/models", b"").status, 200, "the right one does not wait");
     assert_eq!(Reply::read(&mut sixth).status, 401);
     assert_eq!(Reply::read(&mut seventh).status, 401);

@@ -260,26 +260,19 @@ fn who_goes_away_leaves_nothing_behind() {
 
 #[test]
 fn a_client_that_takes_nothing_is_dropped() {
-    let config = "[serve.limits]\nstall = 1\n[engine]\nthreads = 1\nslots = 1\ncontext = 4096\n";
-    let server = Server::with(&[], config);
-    // Never read from: what is sent to it fills the system's buffers, until nothing more goes in. Answers are
-    // pipelined, so that there is enough of them.
+    let config = format!("[serve.limits]\nstall = 1\nqueue = 0\n{ONE_SLOT}");
+    let server = Server::with(&[], &config);
+    // More than the system's buffers hold, and never read.
+    let body = json!({"model": "builtin", "with_pieces": true, "content": "planets and stars ".repeat(200_000)});
+    let token = format!("Bearer {TOKEN}");
+    let bytes = request("POST", "/tokenize", &[("authorization", &token)], body.to_string().as_bytes());
     let mut stream = server.connect();
     rustix::net::sockopt::set_socket_recv_buffer_size(&stream, 4096).unwrap();
-    let token = format!("Bearer {TOKEN}");
-    let body = asking(
-        "Count from 1 to 50",
-        &json!({"stream": true, "ignore_eos": true, "max_tokens": 3000, "timings_per_token": true}),
-    )
-    .to_string();
-    let headers = [("authorization", token.as_str()), ("connection", "keep-alive")];
-    let bytes = request("POST", "/v1/chat/completions", &headers, body.as_bytes());
-    for _ in 0..12 {
-        stream.write_all(&bytes).unwrap();
-    }
+    stream.write_all(&bytes).unwrap();
+    wait_until("it has the only place", || server.chat(&asking("Hello", &json!({}))).status == 429);
     wait_until("it is dropped", || server.log().contains("dropped a client that took nothing"));
-    wait_until("its slot is free", || is_idle(&server));
-    assert_eq!(server.answer("Hello"), "Hello! How can I help you today?");
+    wait_until("its place is free", || server.chat(&asking("Hello", &json!({}))).status == 200);
+    drop(stream);
 }
 
 #[test]

@@ -7,25 +7,21 @@ const PORT: u16 = 7411;
 
 /// What stands after `--listen`: an address, a port, or both.
 pub(super) fn parse(text: &str) -> Result<SocketAddr, String> {
-    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let named = text.strip_prefix("localhost").map(|rest| rest.strip_prefix(':').map_or(rest, |port| port));
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    // What is left without the name is a port, or nothing.
+    let port = match text.strip_prefix("localhost") {
+        Some("") => return Ok(SocketAddr::new(local, PORT)),
+        Some(rest) => rest.strip_prefix(':').unwrap_or_default(),
+        None => text.strip_prefix(':').unwrap_or(text),
+    };
     if let Ok(address) = text.parse::<SocketAddr>() {
         return Ok(address);
     }
     if let Ok(address) = bare.parse::<IpAddr>() {
         return Ok(SocketAddr::new(address, PORT));
     }
-    match named {
-        Some("") => return Ok(SocketAddr::new(local, PORT)),
-        Some(port) if text != "localhost" => {
-            if let Ok(port) = port.parse::<u16>() {
-                return Ok(SocketAddr::new(local, port));
-            }
-        }
-        _ => {}
-    }
-    if let Ok(port) = text.strip_prefix(':').unwrap_or(text).parse::<u16>() {
+    if let Ok(port) = port.parse::<u16>() {
         return Ok(SocketAddr::new(local, port));
     }
     Err(format!("needs an address of this machine, a port, or both as 192.168.1.5:{PORT}, not \"{text}\""))

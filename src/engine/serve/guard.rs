@@ -205,7 +205,7 @@ enum Presented {
 
 /// Refuses with as little as possible: no version, no names, no routes.
 fn refusal(status: StatusCode, message: &str) -> Response {
-    let body = json!({"error": {"message": message, "code": status.as_u16()}});
+    let body = json!({"error": {"message": message}});
     (status, axum::Json(body)).into_response()
 }
 
