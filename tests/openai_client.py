@@ -10,11 +10,13 @@ import json
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+import httpx
 import openai
 
 TOKEN = "a-token-for-the-openai-client-0123456789"
@@ -78,6 +80,17 @@ def ask(client, **more):
     return client.chat.completions.create(**{"model": "builtin", "messages": QUESTION, "temperature": 0} | more)
 
 
+def trusted(server):
+    """Over TLS, trusting the certificate the server made and nothing else."""
+    cert = Path(server.folder.name) / "data/serve/cert.pem"
+    context = ssl.create_default_context(cafile=cert)
+    client = openai.OpenAI(
+        base_url=server.url, api_key=TOKEN, max_retries=0, http_client=httpx.Client(verify=context)
+    )
+    same("chat over TLS", ask(client).choices[0].message.content, ANSWER)
+    raises("a certificate nobody trusts", openai.APIConnectionError, lambda: ask(server.client()))
+
+
 def usual(server):
     client = server.client()
     same("models", [model.id for model in client.models.list()], ["builtin"])
@@ -139,6 +152,8 @@ def main(tui):
     with Server(tui) as server:
         usual(server)
         errors(server)
+    with Server(tui, "--tls") as server:
+        trusted(server)
     with Server(tui, "--allow-grammar") as server:
         schemas(server)
     with Server(tui, config="[serve.limits]\nqueue = 0\n[engine]\nslots = 1\n") as server:

@@ -281,8 +281,12 @@ fn is_safe(listen: SocketAddr, flags: &ServeFlags, has_token: bool, has_tls: boo
     let (what, next) = match (lacks_token, lacks_tls) {
         (false, false) => return Ok(()),
         (true, true) => ("a token and TLS are", "`tui serve token add NAME`, then start it again with --tls"),
-        (true, false) => ("a token is", "`tui serve token add NAME`, then start it again; or start it with --pair"),
-        (false, true) => ("TLS is", "start it again with --tls (or with --insecure, where everybody may read along)"),
+        (true, false) => {
+            ("a token is", "`tui serve token add NAME`, then start it again; or start it with --pair")
+        }
+        (false, true) => {
+            ("TLS is", "start it again with --tls (or with --insecure, where everybody may read along)")
+        }
     };
     Err(AppError::new(Exit::Usage, format!("serve: {listen} can be reached by others, and {what} missing"))
         .hint(next))

@@ -95,7 +95,8 @@ impl ServeConfig {
     /// # Errors
     /// What is wrong, and what to do.
     pub(super) fn check(&self) -> Result<(), (String, &'static str)> {
-        let odd = |text: &str| text.is_empty() || text.contains(|c: char| c.is_control() || c.is_whitespace());
+        let odd =
+            |text: &str| text.is_empty() || text.contains(|c: char| c.is_control() || c.is_whitespace());
         if let Some(name) = self.names.iter().find(|name| odd(name) || name.contains(['/', '@', '*'])) {
             return Err((
                 format!("`serve.names` holds {name:?}"),

@@ -35,10 +35,10 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use tokens::Keyring;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
-use tokens::Keyring;
 
 /// How long cut answers have to send their last words.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -61,7 +61,8 @@ pub fn run(
     settings: &Settings,
 ) -> Result<Exit, AppError> {
     worker::end_with_parent();
-    let failed = |what: &str, error: std::io::Error| AppError::new(Exit::Error, format!("serve: {what}: {error}"));
+    let failed =
+        |what: &str, error: std::io::Error| AppError::new(Exit::Error, format!("serve: {what}: {error}"));
     create_private(&paths.runtime).map_err(|error| failed("no runtime folder", error))?;
     let socket: OwnedFd = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)
         .map_err(|error| failed("no socket", error.into()))?;
@@ -136,7 +137,8 @@ async fn restore(host: &Host, ids: &[String]) {
 /// Waits for a signal, then lets running answers finish for a while. A second signal cuts them.
 async fn end(host: &Host, tell: &watch::Sender<Ending>, limits: ServeLimits) {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut term), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    let (Ok(mut term), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
         return std::future::pending().await;
     };

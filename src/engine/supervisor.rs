@@ -128,9 +128,10 @@ pub(super) fn watch(
 ) -> Result<Option<Death>, AppError> {
     let mut worker = command.spawn().map_err(|e| here(runtime, "cannot start the worker in", &e))?;
     // For a client that has to end an engine that does not answer.
-    let _ = lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| {
-        lock.write_all(format!("{} {}\n", std::process::id(), worker.id()).as_bytes())
-    });
+    let _ = lock
+        .set_len(0)
+        .and_then(|()| lock.rewind())
+        .and_then(|()| lock.write_all(format!("{} {}\n", std::process::id(), worker.id()).as_bytes()));
     signals.lead_to(&worker);
     let last_words = read_stderr(&mut worker);
     let status = worker.wait();

@@ -10,7 +10,9 @@ fn tells_nothing(what: &str, reply: &Reply, statuses: &[u16]) {
     assert!(statuses.contains(&reply.status), "{what}: {reply:?}");
     assert!(reply.len() <= 200, "{what}: {} bytes: {reply:?}", reply.len());
     let text = format!("{}{}", reply.head, reply.body).to_lowercase();
-    for word in ["duet", "builtin", "gguf", "model", "/tmp", "server:", env!("CARGO_PKG_VERSION"), "allow-origin"] {
+    for word in
+        ["duet", "builtin", "gguf", "model", "/tmp", "server:", env!("CARGO_PKG_VERSION"), "allow-origin"]
+    {
         assert!(!text.contains(word), "{what}: {word:?} in {reply:?}");
     }
 }
@@ -19,8 +21,8 @@ fn tells_nothing(what: &str, reply: &Reply, statuses: &[u16]) {
 fn without_the_token_nothing_is_learnt() {
     let server = Server::start();
     let right = format!("Bearer {TOKEN}");
-    let wrong = format!("Bearer {}x", TOKEN);
-    let near = format!("Bearer {}", &TOKEN[..TOKEN.len() - 1]);
+    let wrong = format!("Bearer {TOKEN}x");
+    let near = format!("Bearer {}", TOKEN.trim_end_matches('9'));
     let long = format!("Bearer {}", "x".repeat(1 << 20));
     let query = format!("/v1/models?api_key={TOKEN}&token={TOKEN}");
     let get = |headers: &[(&str, &str)]| request("GET", "/v1/models", headers, b"");
@@ -55,7 +57,10 @@ fn without_the_token_nothing_is_learnt() {
     tells_nothing("health", &health, &[200]);
     assert!(server.log().contains("a token in an address is ignored"), "{}", server.log());
     assert!(!server.log().contains(TOKEN));
-    assert!(server.ask("GET", "/v1/models", b"").head.contains("server: duet/"), "those who are known are told");
+    assert!(
+        server.ask("GET", "/v1/models", b"").head.contains("server: duet/"),
+        "those who are known are told"
+    );
 }
 
 #[test]
@@ -80,7 +85,8 @@ fn wrong_tokens_wait_longer_and_longer() {
 
 #[test]
 fn only_for_this_machine_and_not_from_pages() {
-    let server = Server::with(&[], "[serve]\nnames = [\"mac.local\"]\norigins = [\"https://chat.example\"]\n");
+    let server =
+        Server::with(&[], "[serve]\nnames = [\"mac.local\"]\norigins = [\"https://chat.example\"]\n");
     let token = format!("Bearer {TOKEN}");
     let body = br#"{"model":"builtin","messages":[{"role":"user","content":"Hello"}]}"#;
     let post = |headers: &[(&str, &str)]| {
@@ -89,7 +95,8 @@ fn only_for_this_machine_and_not_from_pages() {
         server.raw(&request("POST", "/v1/chat/completions", &all, body))
     };
     let port = server.address.port();
-    for host in ["localhost", "127.0.0.1", "mac.local", "[::1]", &format!("127.0.0.1:{port}"), "localhost:9"] {
+    for host in ["localhost", "127.0.0.1", "mac.local", "[::1]", &format!("127.0.0.1:{port}"), "localhost:9"]
+    {
         assert_eq!(post(&[("host", host)]).status, 200, "{host}");
     }
     for host in ["evil.example", "", "127.0.0.1:0", "127.0.0.1.nip.io", "192.168.0.1", "localhost:x"] {
@@ -146,6 +153,8 @@ fn what_others_can_reach_needs_more() {
         assert!(told.contains(missing) && told.contains(next), "{told}");
         assert!(told.lines().count() <= 2, "{told}");
     }
+    let (code, _, told) = serve(dir.path(), &["--announce"]);
+    assert!(code == 2 && told.contains("nobody else can reach"), "{code} {told}");
     assert_eq!(serve(dir.path(), &["token", "add", "laptop"]).0, 0);
     let (code, _, told) = serve(dir.path(), &["--listen", "0.0.0.0:0"]);
     assert!(code == 2 && told.contains("TLS is missing") && told.contains("--tls"), "{code} {told}");
@@ -202,6 +211,26 @@ fn the_first_start_makes_a_token_and_shows_it_once() {
 }
 
 #[test]
+fn a_token_can_come_from_a_file() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("token");
+    let text = "from-a-file-0123456789abcdef0123456789";
+    std::fs::write(&file, text).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let path = file.to_str().unwrap();
+    let (code, _, told) = serve(dir.path(), &["--listen", "127.0.0.1:0", "--token-file", path]);
+    assert!(code == 2 && told.contains("chmod 600"), "{told}");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let arguments = ["--token-file".to_owned(), path.to_owned()];
+    let server = Server::start_in(dir, &arguments.each_ref().map(String::as_str), "", None);
+    assert!(!server.told().contains("made a token"), "one is enough: {}", server.told());
+    let authorization = format!("Bearer {text}");
+    let bytes = request("GET", "/v1/models", &[("authorization", &authorization)], b"");
+    assert_eq!(server.raw(&bytes).status, 200);
+}
+
+#[test]
 fn slow_clients_are_cut() {
     let config = "[serve.limits]\nheader = 1\nbody = 1\nconnections = 6\n";
     let server = Server::with(&[], config);
@@ -228,9 +257,7 @@ fn slow_clients_are_cut() {
     // Idle ones leave: the server never holds more than it may, and has room again.
     let idle: Vec<_> = (0..12).map(|_| server.connect()).collect();
     wait_until("it was full", || server.log().contains("too many are open"));
-    wait_until("there is room again", || {
-        server.raw(&request("GET", "/health", &[], b"")).status == 200
-    });
+    wait_until("there is room again", || server.raw(&request("GET", "/health", &[], b"")).status == 200);
     drop(idle);
 }
 
@@ -239,7 +266,12 @@ fn nothing_of_a_question_or_a_token_is_written_down() {
     let server = Server::with(&["-v"], "");
     let canary = "canary-xylophone-4711";
     server.chat(&json!({"model": "builtin", "messages": [{"role": "user", "content": canary}]}));
-    server.raw(&request("GET", &format!("/v1/models?q={canary}"), &[("authorization", "Bearer canary-xylophone-4711")], b""));
+    server.raw(&request(
+        "GET",
+        &format!("/v1/models?q={canary}"),
+        &[("authorization", "Bearer canary-xylophone-4711")],
+        b"",
+    ));
     wait_until("the access line is there", || server.told().contains("POST /v1/chat/completions 200"));
     wait_until("the other, too", || server.told().contains("GET /v1/models 401"));
     assert!(!server.told().contains("xylophone"), "{}", server.told());

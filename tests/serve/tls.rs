@@ -95,8 +95,13 @@ fn the_key_it_prints_is_the_key_it_has() {
     let models = over_tls(&server, &key, &with_token(TOKEN, "GET", "/v1/models", b"")).unwrap();
     assert!(models.status == 200 && models.body.contains("builtin"), "{models:?}");
     assert_eq!(over_tls(&server, &key, &request("GET", "/v1/models", &[], b"")).unwrap().status, 401);
-    let body = json!({"model": "builtin", "temperature": 0, "messages": [{"role": "user", "content": "Hello"}]});
-    let answer = over_tls(&server, &key, &with_token(TOKEN, "POST", "/v1/chat/completions", body.to_string().as_bytes()));
+    let body =
+        json!({"model": "builtin", "temperature": 0, "messages": [{"role": "user", "content": "Hello"}]});
+    let answer = over_tls(
+        &server,
+        &key,
+        &with_token(TOKEN, "POST", "/v1/chat/completions", body.to_string().as_bytes()),
+    );
     let answer = answer.unwrap().json();
     assert_eq!(answer["choices"][0]["message"]["content"], "Hello! How can I help you today?");
     let wrong = over_tls(&server, "another", &with_token(TOKEN, "GET", "/v1/models", b""));
@@ -121,7 +126,10 @@ fn plain_and_tls_on_the_wrong_port_are_told_apart() {
         stream.write_all(first).unwrap();
         assert_eq!(Reply::read(&mut stream).status, 0);
     }
-    assert_eq!(over_tls(&secure, &fingerprint(&secure), &request("GET", "/health", &[], b"")).unwrap().status, 200);
+    assert_eq!(
+        over_tls(&secure, &fingerprint(&secure), &request("GET", "/health", &[], b"")).unwrap().status,
+        200
+    );
 
     let open = Server::start();
     let error = over_tls(&open, "any", &with_token(TOKEN, "GET", "/v1/models", b"")).unwrap_err();
@@ -132,11 +140,13 @@ fn plain_and_tls_on_the_wrong_port_are_told_apart() {
 #[test]
 fn the_certificate_can_be_the_persons() {
     let made = Server::with(&["--tls"], "");
-    let files = ["cert.pem", "key.pem"].map(|name| made.dir().join("data/serve").join(name).display().to_string());
+    let files =
+        ["cert.pem", "key.pem"].map(|name| made.dir().join("data/serve").join(name).display().to_string());
     let other = Server::with(&["--tls-cert", &files[0], "--tls-key", &files[1]], "");
     assert_eq!(fingerprint(&other), fingerprint(&made));
     let dir = tempfile::tempdir().unwrap();
-    let swapped = serve(dir.path(), &["--listen", "127.0.0.1:0", "--tls-cert", &files[1], "--tls-key", &files[0]]);
+    let swapped =
+        serve(dir.path(), &["--listen", "127.0.0.1:0", "--tls-cert", &files[1], "--tls-key", &files[0]]);
     assert!(swapped.0 == 2 && swapped.2.contains("key.pem"), "{}", swapped.2);
     assert_eq!(serve(dir.path(), &["--tls-cert", &files[0]]).0, 2, "one without the other");
 }

@@ -35,7 +35,8 @@ fn an_openai_client_finds_what_it_needs() {
     let one = server.get("/v1/models/builtin");
     assert_eq!((&one["id"], &one["object"]), (&json!("builtin"), &json!("model")));
     assert_eq!(server.answer("What is the capital of France?"), "The capital of France is Paris.");
-    let mut stream = server.stream(&asking("Hello", &json!({"stream": true, "stream_options": {"include_usage": true}})));
+    let mut stream =
+        server.stream(&asking("Hello", &json!({"stream": true, "stream_options": {"include_usage": true}})));
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
     assert!(text.contains("data: [DONE]") && text.contains("\"usage\""), "{text}");
@@ -78,7 +79,10 @@ fn bodies_are_bounded() {
         ("not JSON", b"hello".to_vec()),
         ("not UTF-8", b"{\"model\":\"\xff\"}".to_vec()),
         ("deep", format!("{}{}", "[".repeat(10_000), "]".repeat(10_000)).into_bytes()),
-        ("deep inside", format!(r#"{{"messages":{}{}}}"#, "[".repeat(10_000), "]".repeat(10_000)).into_bytes()),
+        (
+            "deep inside",
+            format!(r#"{{"messages":{}{}}}"#, "[".repeat(10_000), "]".repeat(10_000)).into_bytes(),
+        ),
         ("NaN", br#"{"messages":[{"role":"user","content":"x"}],"temperature":NaN}"#.to_vec()),
         ("a list", b"[]".to_vec()),
     ];
@@ -112,7 +116,10 @@ fn odd_fields_have_a_status_and_a_message() {
         (json!({"grammar": "root ::= \"x\""}), "--allow-grammar"),
         (json!({"json_schema": {"type": "object"}}), "--allow-grammar"),
         (json!({"response_format": {"type": "json_object"}}), "--allow-grammar"),
-        (json!({"response_format": {"type": "json_schema", "json_schema": {"schema": {}}}}), "--allow-grammar"),
+        (
+            json!({"response_format": {"type": "json_schema", "json_schema": {"schema": {}}}}),
+            "--allow-grammar",
+        ),
         (json!({"tools": [{"type": "function"}]}), "tools"),
     ] {
         let reply = with(more.clone());
@@ -263,7 +270,8 @@ fn a_client_that_takes_nothing_is_dropped() {
     let config = format!("[serve.limits]\nstall = 1\nqueue = 0\n{ONE_SLOT}");
     let server = Server::with(&[], &config);
     // More than the system's buffers hold, and never read.
-    let body = json!({"model": "builtin", "with_pieces": true, "content": "planets and stars ".repeat(200_000)});
+    let body =
+        json!({"model": "builtin", "with_pieces": true, "content": "planets and stars ".repeat(200_000)});
     let token = format!("Bearer {TOKEN}");
     let bytes = request("POST", "/tokenize", &[("authorization", &token)], body.to_string().as_bytes());
     let mut stream = server.connect();

@@ -126,7 +126,10 @@ impl Server {
         }
         let server = Self { dir, child, told, address };
         if !server.told().contains("https://") {
-            wait_until("it answers", || server.raw(b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").status == 200);
+            wait_until("it answers", || {
+                server.raw(b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").status
+                    == 200
+            });
         }
         server
     }

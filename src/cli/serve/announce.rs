@@ -29,8 +29,11 @@ pub(super) fn start(listen: SocketAddr, fingerprint: Option<&str>) -> Result<Ann
             .hint("leave out --announce; clients then need the address")
     };
     if listen.ip().to_canonical().is_loopback() {
-        return Err(AppError::new(Exit::Usage, format!("serve: --announce, but nobody else can reach {listen}"))
-            .hint("add --listen with an address of the local network, or leave out --announce"));
+        return Err(AppError::new(
+            Exit::Usage,
+            format!("serve: --announce, but nobody else can reach {listen}"),
+        )
+        .hint("add --listen with an address of the local network, or leave out --announce"));
     }
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     // One label, as DNS wants it.

@@ -79,7 +79,9 @@ mod tests {
         ] {
             assert_eq!(parse(text).map(|a| a.to_string()).as_deref(), Ok(expected), "{text}");
         }
-        for wrong in ["", "localhostx", "localhost8", "mac.local", "1.2.3.4.5", "70000", "localhost:x", "http://x"] {
+        for wrong in
+            ["", "localhostx", "localhost8", "mac.local", "1.2.3.4.5", "70000", "localhost:x", "http://x"]
+        {
             assert!(parse(wrong).is_err(), "{wrong}: {:?}", parse(wrong));
         }
     }

@@ -31,7 +31,7 @@ impl Folder {
     /// When it can't be made, or made private.
     pub fn open(data: &Path) -> Result<Self, AppError> {
         let folder = Self { path: data.join("serve") };
-        create_private(&folder.path).map_err(|error| folder.trouble("", error))?;
+        create_private(&folder.path).map_err(|error| folder.trouble("", &error))?;
         Ok(folder)
     }
 
@@ -49,8 +49,8 @@ impl Folder {
             .truncate(false)
             .mode(0o600)
             .open(self.file("lock"))
-            .map_err(|error| self.trouble("lock", error))?;
-        flock(&file, FlockOperation::LockExclusive).map_err(|error| self.trouble("lock", error.into()))?;
+            .map_err(|error| self.trouble("lock", &error))?;
+        flock(&file, FlockOperation::LockExclusive).map_err(|error| self.trouble("lock", &error.into()))?;
         Ok(file)
     }
 
@@ -78,18 +78,18 @@ impl Folder {
             file.sync_all()?;
             std::fs::rename(&part, &path)
         };
-        written().map_err(|error| self.trouble(name, error))
+        written().map_err(|error| self.trouble(name, &error))
     }
 
     /// Removes one of its files.
     pub(super) fn remove(&self, name: &str) -> Result<(), AppError> {
         match std::fs::remove_file(self.file(name)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(self.trouble(name, error)),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(self.trouble(name, &error)),
             _ => Ok(()),
         }
     }
 
-    fn trouble(&self, name: &str, error: std::io::Error) -> AppError {
+    fn trouble(&self, name: &str, error: &std::io::Error) -> AppError {
         AppError::new(Exit::Error, format!("serve: cannot use {}: {error}", self.file(name).display()))
             .hint("set DUET_DATA_DIR to a folder of your own")
     }
@@ -114,8 +114,9 @@ pub(super) fn refuse_shared(path: &Path, forbidden: u32) -> Result<(), AppError>
 /// Bytes nobody can guess.
 pub(super) fn random<const N: usize>() -> Result<[u8; N], AppError> {
     let mut bytes = [0; N];
-    getrandom::fill(&mut bytes)
-        .map_err(|error| AppError::new(Exit::Error, format!("serve: the system has no randomness: {error}")))?;
+    getrandom::fill(&mut bytes).map_err(|error| {
+        AppError::new(Exit::Error, format!("serve: the system has no randomness: {error}"))
+    })?;
     Ok(bytes)
 }
 

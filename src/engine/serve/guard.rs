@@ -8,7 +8,7 @@ use super::failures::Failures;
 use super::folder::Folder;
 use super::hosts::{Allowed, Wrong};
 use super::listener::Ending;
-use super::outgoing::{Cut, Entry, Outgoing, ending, too_long};
+use super::outgoing::{Cut, Entry, Outgoing, Teller, ending, too_long};
 use super::pairing::{self, Redeemed};
 use super::settings::Settings;
 use super::tokens::Keyring;
@@ -44,7 +44,7 @@ pub(super) struct Guard {
     /// One permit for each answer that runs or waits.
     room: Arc<Semaphore>,
     ending: watch::Receiver<Ending>,
-    tell: bool,
+    teller: Option<Teller>,
 }
 
 /// Seconds after which a refused client may try again.
@@ -70,7 +70,7 @@ impl Guard {
             limits: settings.limits,
             room: Arc::new(Semaphore::new((slots + settings.limits.queue) as usize)),
             ending,
-            tell: settings.tell,
+            teller: settings.tell.then(Teller::start),
         }
     }
 
@@ -191,7 +191,11 @@ impl Guard {
             }
             Err(error) => {
                 tracing::error!(%error, "pairing");
-                refused(Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "pairing failed here"))
+                refused(Failure::new(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "server_error",
+                    "pairing failed here",
+                ))
             }
         }
     }
@@ -244,14 +248,15 @@ pub(super) async fn guard(State(guard): State<Arc<Guard>>, mut request: Request,
         path,
         status: 0,
         began: Instant::now(),
-        tell: guard.tell,
+        teller: guard.teller.clone(),
         bytes: 0,
     };
     let mut permit = None;
     let (response, origin) = match guard.allowed.check(request.headers(), request.uri(), peer.to) {
         Err(Wrong::Host) => {
             // Often a name this machine is known by and nobody has configured.
-            let host = request.headers().get(header::HOST).map(|host| String::from_utf8_lossy(host.as_bytes()));
+            let host =
+                request.headers().get(header::HOST).map(|host| String::from_utf8_lossy(host.as_bytes()));
             let host: String = log_safe(&host.unwrap_or_default()).chars().take(100).collect();
             tracing::warn!(from = %peer.from, host, "refused: not a name of this machine (see [serve] names)");
             (refusal(StatusCode::MISDIRECTED_REQUEST, "misdirected"), None)
@@ -330,10 +335,8 @@ async fn enter(
     match admit(guard, request, &route).await {
         Ok(room) => *permit = room,
         Err(failure) => {
-            let is_busy = matches!(
-                failure.status(),
-                StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
-            );
+            let is_busy =
+                matches!(failure.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
             let mut response = failure.into_response();
             if is_busy {
                 response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);

@@ -105,7 +105,8 @@ mod tests {
     #[test]
     fn only_names_of_this_machine_are_answered() {
         let host = |host: &str, local: &str| check(&[("host", host)], "/v1/models", local);
-        for good in ["127.0.0.1", "127.0.0.1:7411", "localhost:80", "LOCALHOST.", "mac.local:7411", "[::1]:1"] {
+        for good in ["127.0.0.1", "127.0.0.1:7411", "localhost:80", "LOCALHOST.", "mac.local:7411", "[::1]:1"]
+        {
             assert_eq!(host(good, "127.0.0.1"), Ok(false), "{good}");
         }
         for bad in [
@@ -135,7 +136,10 @@ mod tests {
         assert_eq!(host("127.0.0.1", "192.168.1.5"), Err(Wrong::Host));
         assert_eq!(host("[fe80::1]", "fe80::1"), Ok(false));
         assert_eq!(check(&[], "/", "127.0.0.1"), Err(Wrong::Host));
-        assert_eq!(check(&[("host", "localhost"), ("host", "localhost")], "/", "127.0.0.1"), Err(Wrong::Host));
+        assert_eq!(
+            check(&[("host", "localhost"), ("host", "localhost")], "/", "127.0.0.1"),
+            Err(Wrong::Host)
+        );
         assert_eq!(check(&[("host", "localhost")], "http://localhost/x", "127.0.0.1"), Err(Wrong::Host));
     }
 

@@ -91,7 +91,9 @@ impl Identity {
             .load_private_key(private)
             .map_err(|error| wrong(key, format!("not a key TLS can use: {error}")))?;
         let certified = CertifiedKey::new(chain, signing);
-        certified.keys_match().map_err(|error| wrong(cert, format!("does not belong to the key: {error}")))?;
+        certified
+            .keys_match()
+            .map_err(|error| wrong(cert, format!("does not belong to the key: {error}")))?;
         let public = certified.key.public_key().ok_or_else(|| wrong(key, "has no public key".to_owned()))?;
         let fingerprint = encode(&sha256(public.as_ref()));
         let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
@@ -121,7 +123,11 @@ mod tests {
         };
         let (first, cert) = load(&["localhost", "127.0.0.1"]);
         assert_eq!(first.len(), 43, "256 bits");
-        assert_eq!(load(&["localhost", "127.0.0.1"]), (first.clone(), cert.clone()), "nothing changes by itself");
+        assert_eq!(
+            load(&["localhost", "127.0.0.1"]),
+            (first.clone(), cert.clone()),
+            "nothing changes by itself"
+        );
         let (again, other) = load(&["localhost", "mac.local"]);
         assert_eq!(again, first);
         assert_ne!(other, cert);

@@ -149,7 +149,8 @@ pub(super) async fn run(
 
 /// Says that there is no room, without reading what was asked.
 async fn turn_away(mut stream: TcpStream) {
-    let answer = b"HTTP/1.1 429 Too Many Requests\r\nretry-after: 2\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    let answer =
+        b"HTTP/1.1 429 Too Many Requests\r\nretry-after: 2\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
     if timeout(LINGER, stream.write_all(answer)).await.is_ok() {
         part(stream).await;
     }
@@ -207,9 +208,7 @@ impl Shared {
             let (mut parts, body) = request.into_parts();
             parts.extensions.insert(peer);
             let mut router = router.clone();
-            let answer = async move {
-                router.call(Request::from_parts(parts, Body::new(body))).await
-            };
+            let answer = async move { router.call(Request::from_parts(parts, Body::new(body))).await };
             Box::pin(answer) as Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>
         });
         let mut ending = self.ending.clone();
@@ -253,5 +252,31 @@ fn prepare(stream: &TcpStream) {
         let _ = set_tcp_keepintvl(stream, Duration::from_secs(5));
         let _ = set_tcp_keepcnt(stream, 2);
         let _ = set_tcp_user_timeout(stream, GONE_MS);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_are_bounded_by_client_and_in_all() {
+        let open = Arc::new(Open::default());
+        let limits = ServeLimits { connections: 6, per_client: 2, ..ServeLimits::default() };
+        let take = |address: &str| open.take(address.parse().unwrap(), &limits);
+        let mut held = vec![take("10.0.0.1").unwrap(), take("::ffff:10.0.0.1").unwrap()];
+        assert!(take("10.0.0.1").is_none(), "two of one client");
+        held.push(take("2001:db8::1").unwrap());
+        held.push(take("2001:db8::2").unwrap());
+        assert!(take("2001:db8::3").is_none(), "an IPv6 network is one client");
+        drop(held.remove(0));
+        held.push(take("10.0.0.1").unwrap());
+        // This machine's own programs share the whole.
+        held.push(take("127.0.0.1").unwrap());
+        held.push(take("127.0.0.1").unwrap());
+        assert!(take("127.0.0.1").is_none() && take("10.0.0.9").is_none(), "six in all");
+        held.clear();
+        assert!(open.by_client.lock().unwrap().is_empty(), "nothing is left of those who went");
+        assert!(take("10.0.0.9").is_some());
     }
 }

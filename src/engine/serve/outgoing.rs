@@ -5,8 +5,10 @@ use axum::body::{Body, Bytes};
 use axum::http::StatusCode;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use std::future::Future;
+use std::io::Write;
 use std::net::IpAddr;
 use std::pin::Pin;
+use std::sync::mpsc::SyncSender;
 use std::task::{Context, Poll};
 use std::time::Instant;
 use tokio::sync::OwnedSemaphorePermit;
@@ -20,8 +22,8 @@ pub(super) struct Entry {
     pub(super) path: String,
     pub(super) status: u16,
     pub(super) began: Instant,
-    /// Whether the line also goes to stdout, which the keeper has led to the person.
-    pub(super) tell: bool,
+    /// Where the line also goes, when the person wants to see it.
+    pub(super) teller: Option<Teller>,
     pub(super) bytes: u64,
 }
 
@@ -39,10 +41,35 @@ impl Drop for Entry {
             self.began.elapsed().as_millis()
         );
         tracing::info!(target: "duet::access", "{line}");
-        if self.tell {
-            use std::io::Write;
-            let _ = writeln!(std::io::stdout(), "{line}");
+        if let Some(teller) = &self.teller {
+            teller.tell(line);
         }
+    }
+}
+
+/// Writes lines to stdout, which the keeper has led to the person. On a thread of its own: a terminal that
+/// stalls must not stall the server. What can't be written in time is dropped; the log has it.
+#[derive(Clone, Debug)]
+pub(super) struct Teller {
+    lines: SyncSender<String>,
+}
+
+/// Lines that may wait to be written.
+const LINES: usize = 256;
+
+impl Teller {
+    pub(super) fn start() -> Self {
+        let (lines, receiver) = std::sync::mpsc::sync_channel::<String>(LINES);
+        std::thread::spawn(move || {
+            for line in receiver {
+                let _ = writeln!(std::io::stdout(), "{line}");
+            }
+        });
+        Self { lines }
+    }
+
+    fn tell(&self, line: String) {
+        let _ = self.lines.try_send(line);
     }
 }
 
@@ -123,5 +150,9 @@ pub(super) fn too_long(seconds: u32) -> Failure {
 }
 
 pub(super) fn ending() -> Failure {
-    Failure::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable_error", "the server is ending. Send again later")
+    Failure::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "unavailable_error",
+        "the server is ending. Send again later",
+    )
 }
