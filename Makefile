@@ -4,6 +4,7 @@
 # make bench  speed, against llama.cpp's own tools: prints a table and fails when a target is missed
 # make peers  those tools (about ten minutes, once)
 # make termbench  the interface against a scripted server (about eight minutes)
+# make openai     the official OpenAI client in Python against `tui serve` (seconds, once it is built)
 # make results    writes the last figures of the two above into benches/RESULTS.md
 # make clean
 #
@@ -21,7 +22,7 @@ CLIPPY := -- -D warnings
 SHAPES := $(MODELS)/tiny-60m.gguf $(MODELS)/half-b.gguf
 
 .NOTPARALLEL:
-.PHONY: run test check lint bench peers termbench results clean release setup-run setup-test setup-bench
+.PHONY: run test check lint bench peers termbench openai results clean release setup-run setup-test setup-bench
 
 run: setup-run release
 	@exec $(TARGET)/release/tui $(ARGS)
@@ -80,6 +81,14 @@ termbench: setup-bench release $(VENV)/ready
 	    run benches/termbench/profiles/tui.toml --out $(FIGURES)/termbench
 	$(VENV)/bin/python benches/termbench/termbench.py report $(FIGURES)/termbench > $(FIGURES)/termbench.md
 	@cat $(FIGURES)/termbench.md
+
+openai: setup-bench $(VENV)/openai
+	cargo build --locked
+	$(VENV)/bin/python tests/openai_client.py $(TARGET)/debug/tui
+
+$(VENV)/openai: tests/requirements-openai.txt $(VENV)/ready
+	$(VENV)/bin/pip install --quiet --requirement tests/requirements-openai.txt
+	@touch $@
 
 results:
 	@python3 benches/results.py $(FIGURES) benches/RESULTS.md

@@ -10,6 +10,8 @@ mod interface;
 mod models;
 mod out;
 mod report;
+#[cfg(feature = "local")]
+mod serve;
 mod sessions;
 mod target;
 
@@ -57,6 +59,8 @@ fn run(arguments: Vec<OsString>) -> Result<Exit, AppError> {
         Some(Command::Models { command, list }) => {
             models::run(command.as_ref(), &list, &config, &paths, file.as_deref())
         }
+        #[cfg(feature = "local")]
+        Some(Command::Serve(arguments)) => serve::run(*arguments, &config, &paths, file.as_deref()),
         Some(Command::Sessions { command, list }) => sessions::run(command.as_ref(), list, &paths),
         Some(Command::Config { .. }) => Ok(Exit::Ok),
         None => {

@@ -1,8 +1,10 @@
 //! The configuration: one total value, defaults filled in. Loading and its errors are in [`mod@file`].
 
 pub mod file;
+mod serve;
 mod units;
 
+pub use serve::{ServeConfig, ServeLimits};
 pub use units::{ByteSize, GpuLayers};
 
 use crate::chat::Sampling;
@@ -27,6 +29,8 @@ pub struct Config {
     pub sampling: Sampling,
     /// The engine of this machine.
     pub engine: EngineConfig,
+    /// The engine for other machines.
+    pub serve: ServeConfig,
     /// Copying.
     pub clipboard: ClipboardConfig,
     /// Other servers.
@@ -44,6 +48,7 @@ impl Default for Config {
             max_tokens: None,
             sampling: Sampling::default(),
             engine: EngineConfig::default(),
+            serve: ServeConfig::default(),
             clipboard: ClipboardConfig::default(),
             backends: Vec::new(),
         }

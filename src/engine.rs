@@ -31,6 +31,7 @@ pub mod request;
 pub mod residency;
 pub mod rewind;
 pub mod sampler;
+pub mod serve;
 pub mod slot;
 pub mod socket;
 pub mod stats;

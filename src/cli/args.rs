@@ -2,6 +2,8 @@
 
 #[cfg(feature = "local")]
 use super::engine::EngineCommand;
+#[cfg(feature = "local")]
+use super::serve::ServeArgs;
 use crate::chat::Sampling;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::fmt::Display;
@@ -54,6 +56,10 @@ pub(super) enum Command {
         #[command(flatten)]
         list: ModelsArgs,
     },
+    /// The engine for other machines, and for any OpenAI client
+    #[cfg(feature = "local")]
+    #[command(args_conflicts_with_subcommands = true)]
+    Serve(Box<ServeArgs>),
     /// Saved conversations
     #[command(args_conflicts_with_subcommands = true)]
     Sessions {

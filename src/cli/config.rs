@@ -36,6 +36,7 @@ fn show(config: &Config) -> Result<String, AppError> {
         ("model", config.model.is_none()),
         ("system", config.system.is_none()),
         ("max_tokens", config.max_tokens.is_none()),
+        ("serve.tls_cert, serve.tls_key", config.serve.tls_cert.is_none()),
         ("sampling.temperature", config.sampling.temperature.is_none()),
         ("sampling.top_k", config.sampling.top_k.is_none()),
         ("sampling.top_p", config.sampling.top_p.is_none()),

@@ -35,6 +35,9 @@ pub fn load(default: &Path, explicit: Option<&Path>) -> Result<Config, AppError>
     for dir in &mut config.engine.model_dirs {
         *dir = folder.join(expand_home(dir));
     }
+    for path in [&mut config.serve.tls_cert, &mut config.serve.tls_key].into_iter().flatten() {
+        *path = folder.join(expand_home(path));
+    }
     if let Some(model) = &mut config.model
         && model.starts_with("~/")
     {
@@ -140,6 +143,9 @@ fn check(config: &Config, path: &Path) -> Result<(), AppError> {
         );
     }
     check_models(config).or_else(|(what, hint)| wrong(what, hint))?;
+    if let Err((what, hint)) = config.serve.check() {
+        return wrong(what, hint);
+    }
     super::check_sampling(&config.sampling).or_else(|(key, why)| {
         wrong(format!("`sampling.{key}` {why}"), "leave it out for the model's default")
     })

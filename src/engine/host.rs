@@ -17,7 +17,7 @@ use super::cache::{self, Cache};
 use super::catalogue::{Catalogue, usual};
 use super::draft;
 use super::gate::Gate;
-use super::gguf::ModelInfo;
+use super::gguf::{ModelInfo, plain};
 use super::job::{Command, Job};
 use super::llama::{self, Llama, LoadOptions};
 use super::probe::Way;
@@ -37,12 +37,29 @@ use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// Deaths within ten minutes after which a model is no longer loaded by itself.
 const QUARANTINE_AFTER: usize = 3;
+
+/// What requests may ask for. The default is what the private socket allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// Whether models go by id alone: no path is taken from a request.
+    pub ids_only: bool,
+    /// Whether a request may bring a grammar or a JSON schema.
+    pub grammars: bool,
+    /// Longest answer in tokens where a request names no length; none: as long as the context holds.
+    pub max_tokens: Option<u32>,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self { ids_only: false, grammars: true, max_tokens: None }
+    }
+}
 
 /// The registry of models. Clones share it.
 #[derive(Clone, Debug)]
@@ -76,6 +93,7 @@ struct Inner {
     /// Models sent away to make room for others.
     evictions: AtomicU64,
     is_closing: AtomicBool,
+    terms: OnceLock<Terms>,
     started: Instant,
 }
 
@@ -256,9 +274,21 @@ impl Host {
                 load_gate: LoadGate::default(),
                 evictions: AtomicU64::new(0),
                 is_closing: AtomicBool::new(false),
+                terms: OnceLock::new(),
                 started: Instant::now(),
             }),
         })
+    }
+
+    /// Sets what requests may ask for, once, before the first.
+    pub fn restrict(&self, terms: Terms) {
+        let _ = self.inner.terms.set(terms);
+    }
+
+    /// What requests may ask for.
+    #[must_use]
+    pub fn terms(&self) -> Terms {
+        self.inner.terms.get().copied().unwrap_or_default()
     }
 
     /// Wakes whoever waits whenever a model's state or progress changes.
@@ -286,12 +316,19 @@ impl Host {
         if let State::Loaded(resident) = self.state(&name) {
             return Ok((name, resident.path.clone()));
         }
+        let ids_only = self.terms().ids_only;
+        // Nobody learns from afar which files and folders there are.
+        let unlisted =
+            || format!("there is no model \"{}\"\nGET /v1/models lists those there are", plain(&name, 80));
+        if ids_only && Path::new(&name).is_absolute() {
+            return Err(unlisted());
+        }
         let mut catalogue = self.catalogue();
         let found = catalogue.find(&name).or_else(|_| {
             catalogue.scan();
             catalogue.find(&name)
         });
-        found.map(|entry| (entry.id, entry.path)).map_err(|e| e.message)
+        found.map(|entry| (entry.id, entry.path)).map_err(|e| if ids_only { unlisted() } else { e.message })
     }
 
     /// Seconds since the engine started.

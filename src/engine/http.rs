@@ -1,5 +1,5 @@
-//! The engine's HTTP face: llama-server's routes and shapes, plus `/engine/*`. Only the private socket
-//! leads here, and only to this user's programs.
+//! The engine's HTTP face: llama-server's routes and shapes, plus `/engine/*`. Two ways lead here: the private
+//! socket, which only this user's programs can open, and the guard of `tui serve`.
 
 mod answer;
 mod chat;
@@ -28,6 +28,7 @@ pub fn router(host: Host) -> Router {
         .route("/tokenize", post(chat::tokenize))
         .route("/apply-template", post(chat::apply_template))
         .route("/v1/models", get(models::list))
+        .route("/v1/models/{*id}", get(models::one))
         .route("/models", get(models::list))
         .route("/models/load", post(models::load))
         .route("/models/unload", post(models::unload))
@@ -71,6 +72,10 @@ pub(super) struct Failure {
 impl Failure {
     pub(super) fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
         Self { status, kind, message: message.into(), extra: None }
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
     }
 
     pub(super) fn bad_request(message: impl Into<String>) -> Self {

@@ -3,7 +3,8 @@
 //! ggml ends its process on some failures, with nobody left to explain. So the engine is two processes:
 //! this one, which does nothing but wait, and the worker, which does everything else. When the worker
 //! dies, a record of how, in the middle of what and with which last words is left in the runtime folder
-//! for the clients. It does not restart the worker: a client that still wants it does.
+//! for the clients. It does not restart the worker: a client that still wants it does. The keeper of
+//! `tui serve` watches its worker with the same means.
 
 use super::activity;
 use crate::error::{AppError, Exit};
@@ -12,12 +13,14 @@ use crate::text::sanitize::log_safe;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
-use std::fs::OpenOptions;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long a new engine waits for the one before it to be gone.
@@ -57,57 +60,87 @@ pub struct Death {
 /// # Errors
 /// When the runtime folder can't be used, another engine runs already, or the worker can't be started.
 pub fn run(paths: &Paths, config_file: Option<&Path>) -> Result<Exit, AppError> {
-    let here = |what: &str, error: &dyn std::fmt::Display| {
-        AppError::new(Exit::Error, format!("engine: {what} `{}`: {error}", paths.runtime.display()))
-            .hint("set DUET_RUNTIME_DIR to a folder of your own")
+    // An engine that was just asked to end may hold it a moment longer.
+    let Some(lock) = take_lock(&paths.runtime, LOCK_PATIENCE)? else {
+        return Err(AppError::new(Exit::Error, "engine: another engine runs already")
+            .hint("`tui engine status` shows it, `tui engine stop` ends it"));
     };
-    create_private(&paths.runtime).map_err(|e| here("cannot use the runtime folder", &e))?;
+    let socket = paths.engine_socket();
+    // Nobody else can be listening: we hold the lock.
+    let _ = std::fs::remove_file(&socket);
+    let _ = std::fs::remove_file(paths.runtime.join(DEATH_FILE));
+    let mut command = worker_command(&paths.runtime, &["engine", "worker"], config_file)?;
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    let signals = Signals::forward()?;
+    let Some(death) = watch(&mut command, &paths.runtime, &lock, &signals)? else { return Ok(Exit::Ok) };
+    let _ = std::fs::remove_file(&socket);
+    record(&paths.runtime, &death)?;
+    Ok(Exit::Error)
+}
+
+fn here(runtime: &Path, what: &str, error: &dyn std::fmt::Display) -> AppError {
+    AppError::new(Exit::Error, format!("engine: {what} `{}`: {error}", runtime.display()))
+        .hint("set DUET_RUNTIME_DIR to a folder of your own")
+}
+
+/// Holds the runtime folder's lock; none when another process does and goes on doing so.
+///
+/// # Errors
+/// When the folder can't be used.
+pub(super) fn take_lock(runtime: &Path, patience: Duration) -> Result<Option<File>, AppError> {
+    create_private(runtime).map_err(|e| here(runtime, "cannot use the runtime folder", &e))?;
     let lock = OpenOptions::new()
         .create(true)
         .write(true)
         .truncate(false)
         .mode(0o600)
-        .open(paths.runtime.join("engine.lock"))
-        .map_err(|e| here("cannot open the lock in", &e))?;
-    // An engine that was just asked to end may hold it a moment longer.
-    let is_ours =
-        wait_until(LOCK_PATIENCE, || flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok());
-    if !is_ours {
-        return Err(AppError::new(Exit::Error, "engine: another engine runs already")
-            .hint("`tui engine status` shows it, `tui engine stop` ends it"));
-    }
-    let socket = paths.engine_socket();
-    // Nobody else can be listening: we hold the lock.
-    let _ = std::fs::remove_file(&socket);
-    let _ = std::fs::remove_file(paths.runtime.join(DEATH_FILE));
+        .open(runtime.join("engine.lock"))
+        .map_err(|e| here(runtime, "cannot open the lock in", &e))?;
+    let is_ours = wait_until(patience, || flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok());
+    Ok(is_ours.then_some(lock))
+}
 
-    let executable = std::env::current_exe().map_err(|e| here("cannot find this program, needed by", &e))?;
+/// This program as a worker, in a process group of its own: what is typed in a terminal reaches its
+/// supervisor alone.
+pub(super) fn worker_command(
+    runtime: &Path,
+    arguments: &[&str],
+    config_file: Option<&Path>,
+) -> Result<Command, AppError> {
+    let executable =
+        std::env::current_exe().map_err(|e| here(runtime, "cannot find this program, needed by", &e))?;
     let mut command = Command::new(executable);
-    command.args(["engine", "worker"]);
+    command.args(arguments);
     if let Some(file) = config_file {
         command.arg("--config").arg(file);
     }
-    let mut worker = command
-        // Read by a static initialiser of ggml: an abort then takes 40 ms, not a debugger's seconds.
-        .env("GGML_NO_BACKTRACE", "1")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .spawn()
-        .map_err(|e| here("cannot start the worker in", &e))?;
+    // Read by a static initialiser of ggml: an abort then takes 40 ms, not a debugger's seconds.
+    command.env("GGML_NO_BACKTRACE", "1").stderr(Stdio::piped()).process_group(0);
+    Ok(command)
+}
+
+/// Starts a worker and waits for its end; none when it ended in good order.
+pub(super) fn watch(
+    command: &mut Command,
+    runtime: &Path,
+    mut lock: &File,
+    signals: &Signals,
+) -> Result<Option<Death>, AppError> {
+    let mut worker = command.spawn().map_err(|e| here(runtime, "cannot start the worker in", &e))?;
     // For a client that has to end an engine that does not answer.
     let _ = lock
         .set_len(0)
-        .and_then(|()| (&lock).write_all(format!("{} {}\n", std::process::id(), worker.id()).as_bytes()));
-    forward_signals(&worker)?;
+        .and_then(|()| lock.rewind())
+        .and_then(|()| lock.write_all(format!("{} {}\n", std::process::id(), worker.id()).as_bytes()));
+    signals.lead_to(&worker);
     let last_words = read_stderr(&mut worker);
-    let status = worker.wait().map_err(|e| here("lost the worker in", &e))?;
+    let status = worker.wait();
+    signals.lead_nowhere();
+    let status = status.map_err(|e| here(runtime, "lost the worker in", &e))?;
     if status.success() {
-        return Ok(Exit::Ok);
+        return Ok(None);
     }
-    let _ = std::fs::remove_file(&socket);
-    let record = activity::read(&paths.runtime);
+    let record = activity::read(runtime);
     let at_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
     let death = Death {
         pid: worker.id(),
@@ -122,8 +155,12 @@ pub fn run(paths: &Paths, config_file: Option<&Path>) -> Result<Exit, AppError> 
         at_ms,
     };
     tracing::error!(message = %death.message, last_words = ?death.last_words, "worker ended");
-    leave(&paths.runtime, &death).map_err(|e| here("cannot write the record of the worker's end to", &e))?;
-    Ok(Exit::Error)
+    Ok(Some(death))
+}
+
+/// Leaves the record of a death in the runtime folder.
+pub(super) fn record(runtime: &Path, death: &Death) -> Result<(), AppError> {
+    leave(runtime, death).map_err(|e| here(runtime, "cannot write the record of the worker's end to", &e))
 }
 
 /// Whether something becomes true in time.
@@ -241,19 +278,58 @@ fn explain(status: ExitStatus, activity: &str, last_words: &[String]) -> String 
 }
 
 /// TERM, INT and HUP go to the worker, which ends in good order.
-fn forward_signals(worker: &Child) -> Result<(), AppError> {
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])
-        .map_err(|e| AppError::new(Exit::Error, format!("engine: cannot handle signals: {e}")))?;
-    let pid = i32::try_from(worker.id()).ok().and_then(rustix::process::Pid::from_raw);
-    std::thread::spawn(move || {
-        for _ in signals.forever() {
-            if let Some(pid) = pid {
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+pub(super) struct Signals {
+    /// The worker; 0 while there is none.
+    worker: Arc<AtomicI32>,
+    told: Arc<AtomicBool>,
+}
+
+impl Signals {
+    /// From now on.
+    pub(super) fn forward() -> Result<Self, AppError> {
+        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+        let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])
+            .map_err(|e| AppError::new(Exit::Error, format!("engine: cannot handle signals: {e}")))?;
+        let (worker, told) = (Arc::new(AtomicI32::new(0)), Arc::new(AtomicBool::new(false)));
+        let (to, has_told, waiter) = (Arc::clone(&worker), Arc::clone(&told), std::thread::current());
+        std::thread::spawn(move || {
+            for _ in signals.forever() {
+                has_told.store(true, Ordering::SeqCst);
+                end(to.load(Ordering::SeqCst));
+                waiter.unpark();
             }
+        });
+        Ok(Self { worker, told })
+    }
+
+    fn lead_to(&self, worker: &Child) {
+        let pid = i32::try_from(worker.id()).unwrap_or(0);
+        self.worker.store(pid, Ordering::SeqCst);
+        // The signal may have come while it was being started.
+        if self.was_told() {
+            end(pid);
         }
-    });
-    Ok(())
+    }
+
+    fn lead_nowhere(&self) {
+        self.worker.store(0, Ordering::SeqCst);
+    }
+
+    /// Whether one has come.
+    pub(super) fn was_told(&self) -> bool {
+        self.told.load(Ordering::SeqCst)
+    }
+
+    /// Waits; `true` when it was told to end meanwhile. For the thread that made it.
+    pub(super) fn told_within(&self, patience: Duration) -> bool {
+        wait_until(patience, || self.was_told())
+    }
+}
+
+fn end(worker: i32) {
+    if let Some(pid) = rustix::process::Pid::from_raw(worker) {
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+    }
 }
 
 /// Reads the worker's stderr to its end and keeps the last lines, made safe to show. Never falls behind:

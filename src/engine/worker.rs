@@ -29,16 +29,35 @@ const GRACE: Duration = Duration::from_secs(30);
 /// # Errors
 /// When the socket can't be had or llama.cpp does not start.
 pub fn run(config: &Config, paths: &Paths, config_file: Option<&Path>) -> Result<Exit, AppError> {
-    // Without its supervisor nobody would explain its death or clean up: it ends too.
-    #[cfg(target_os = "linux")]
-    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM));
+    end_with_parent();
     create_private(&paths.runtime)
         .map_err(|e| AppError::new(Exit::Error, format!("engine: `{}`: {e}", paths.runtime.display())))?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    runtime()?.block_on(serve(config, paths, config_file))
+}
+
+/// Without its supervisor nobody would explain its death or clean up: it ends too.
+pub(super) fn end_with_parent() {
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM));
+}
+
+/// The runtime of a worker: one thread, as HTTP is little work beside the models'.
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime, AppError> {
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|e| AppError::new(Exit::Error, format!("engine: cannot start: {e}")))?;
-    runtime.block_on(serve(config, paths, config_file))
+        .map_err(|e| AppError::new(Exit::Error, format!("engine: cannot start: {e}")))
+}
+
+/// Ends all models, and waits until their conversations are on disk. They are freed by their own threads; exiting under them would run C++ destructors in
+/// mid-computation.
+pub(super) async fn unload(host: &Host) {
+    host.unload_all();
+    let deadline = tokio::time::Instant::now() + UNLOAD;
+    while host.threads() > 0 && tokio::time::Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    host.cache().flush(FLUSH);
 }
 
 async fn serve(config: &Config, paths: &Paths, config_file: Option<&Path>) -> Result<Exit, AppError> {
@@ -82,19 +101,13 @@ async fn serve(config: &Config, paths: &Paths, config_file: Option<&Path>) -> Re
     }
     place.clear();
     keeping.abort();
-    // Models are freed by their own threads; exiting under them would run C++ destructors in mid-computation.
-    host.unload_all();
-    let deadline = tokio::time::Instant::now() + UNLOAD;
-    while host.threads() > 0 && tokio::time::Instant::now() < deadline {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    host.cache().flush(FLUSH);
+    unload(&host).await;
     tracing::info!("engine ended");
     Ok(Exit::Ok)
 }
 
 /// Loads what the configuration wants from the start. A model that ends the engine again and again is left out.
-fn preload(host: &Host, ids: &[String]) {
+pub(super) fn preload(host: &Host, ids: &[String]) {
     let (host, ids) = (host.clone(), ids.to_vec());
     if ids.is_empty() {
         return;

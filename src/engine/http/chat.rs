@@ -2,7 +2,7 @@
 
 use super::super::count::TokenCounter;
 use super::super::draft::LONGEST;
-use super::super::host::{Host, Lease, Resident, State as ModelState};
+use super::super::host::{Host, Lease, Resident, State as ModelState, Terms};
 use super::super::job::{Job, JobEvent, SamplerSpec};
 use super::super::prompt;
 use super::super::request::{self, BiasToken, ChatRequest, Form, TemplateRequest, TokenizeRequest};
@@ -50,6 +50,18 @@ pub(super) fn json_body(bytes: &[u8]) -> Result<Value, Failure> {
 
 fn chat_request(bytes: &[u8]) -> Result<ChatRequest, Failure> {
     ChatRequest::parse(&json_body(bytes)?).map_err(refused)
+}
+
+/// The request as this host allows it.
+fn on_terms(mut request: ChatRequest, terms: Terms) -> Result<ChatRequest, Failure> {
+    if request.generation.form.is_some() && !terms.grammars {
+        return Err(Failure::bad_request(
+            "grammars and JSON schemas are not taken from the network here\n\
+             start the server with `tui serve --allow-grammar` where all clients are trusted",
+        ));
+    }
+    request.generation.max_tokens = request.generation.max_tokens.or(terms.max_tokens);
+    Ok(request)
 }
 
 /// The model a request names: that of `/models/load` and `/models/unload`.
@@ -214,7 +226,7 @@ pub(super) async fn completions(
     State(host): State<Host>,
     bytes: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Failure> {
-    let request = Arc::new(chat_request(&body(bytes)?)?);
+    let request = Arc::new(on_terms(chat_request(&body(bytes)?)?, host.terms())?);
     let (id, path) = resolve(&host, request.model.as_deref()).await?;
     let question = Question { request: Arc::clone(&request), id, path, arrived: Instant::now() };
     // Before anybody looks whether it is resident: it is not sent away from now on.

@@ -1,6 +1,7 @@
 //! `/v1/models`, `/models/load`, `/models/unload`, `/models/pin`, `/models/keep_alive`, `/models/sse`.
 
 use super::super::catalogue::Entry;
+use super::super::gguf::plain;
 use super::super::host::{Forecast, Host, Outlook, State as ModelState};
 use super::super::request::{self, LoadRequest};
 use super::super::residency::plan::Verdict;
@@ -12,7 +13,7 @@ use crate::chat::GenErrorKind;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::http::header;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use std::convert::Infallible;
@@ -166,6 +167,21 @@ pub(super) async fn list(State(host): State<Host>) -> Response {
     scan(&host).await;
     let data = away(move || snapshot(&host)).await.unwrap_or_default();
     axum::Json(json!({"object": "list", "data": data})).into_response()
+}
+
+/// One of the list, by its id.
+pub(super) async fn one(
+    State(host): State<Host>,
+    axum::extract::Path(id): axum::extract::Path<String>,
+) -> Result<Response, Failure> {
+    scan(&host).await;
+    let all = away(move || snapshot(&host)).await?;
+    let found = all.as_array().and_then(|all| all.iter().find(|model| model["id"] == id.as_str()));
+    found.map(|model| axum::Json(model).into_response()).ok_or_else(|| {
+        let message =
+            format!("there is no model \"{}\"\nGET /v1/models lists those there are", plain(&id, 80));
+        Failure::new(StatusCode::NOT_FOUND, "model_not_found_error", message)
+    })
 }
 
 pub(super) async fn load(
