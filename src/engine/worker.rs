@@ -53,7 +53,8 @@ async fn serve(config: &Config, paths: &Paths, config_file: Option<&Path>) -> Re
     let linger = Duration::from_secs(config.engine.linger);
     let end = ending(host.clone(), socket.connections(), place.clone(), linger);
     let (ended, has_ended) = watch::channel(false);
-    let keeping = tokio::spawn(keeper::keep(host.clone()));
+    let mut keeping = tokio::task::JoinSet::new();
+    keeping.spawn(keeper::keep(host.clone()));
     preload(&host, &config.engine.preload);
     let serving = async {
         axum::serve(socket, http::router(host.clone()))
@@ -79,7 +80,7 @@ async fn serve(config: &Config, paths: &Paths, config_file: Option<&Path>) -> Re
         () = bounded => {}
     }
     place.clear();
-    keeping.abort();
+    keeping.abort_all();
     // Models are freed by their own threads; exiting under them would run C++ destructors in mid-computation.
     host.unload_all();
     let deadline = tokio::time::Instant::now() + UNLOAD;
