@@ -21,6 +21,8 @@
 //! - **backend**: something that answers: the engine of this machine, or a server elsewhere.
 //! - **engine**: the process that loads models and runs llama.cpp (`tui engine`).
 //! - **model**: a file of weights with a tokenizer and a chat template; **resident** when loaded.
+//! - **residency**: which models are resident together. A **pinned** one stays; an idle one may be sent away (**evicted**).
+//!   **Budget**: what models may hold on a device. **Footprint**: what one holds on each. **Verdict**: whether it fits.
 //! - **slot**: one sequence of a resident model's KV cache.
 //! - **session**: a saved conversation. **Turn**: one user message and its answers.
 //! - **lane**: one answer of a turn (a split turn has two). **Attempt**: one try at a lane.

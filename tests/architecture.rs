@@ -19,8 +19,9 @@ const LAYERS: [&[&str]; 7] = [
 
 /// `(name, modules or files that may use it)`; everywhere else it is an error. `tokio::sync` in the store is plain
 /// data between threads, so it has its own line.
-const ONLY_IN: [(&str, &[&str]); 7] = [
+const ONLY_IN: [(&str, &[&str]); 8] = [
     ("llama_cpp_2", &["engine"]),
+    ("llama_cpp_sys_2", &["engine"]),
     ("ratatui", &["ui", "theme", "markdown", "runtime"]),
     ("tokio", &["runtime", "backend", "engine", "cli", "store"]),
     ("Color::Rgb", &["theme"]),

@@ -115,7 +115,9 @@ fn a_pinned_model_never_leaves() {
         for part in [LARGE, "needs", "weights", "2048 tokens of context", "compute", "for models are free"] {
             assert!(message.contains(part), "{part} in {message}");
         }
-        assert!(message.contains("builtin (") && message.contains("pinned") && message.contains("unpin builtin"));
+        assert!(
+            message.contains("builtin (") && message.contains("pinned") && message.contains("unpin builtin")
+        );
     }
     assert_eq!(residents(&engine), [SMALL]);
     answers(&engine, SMALL);
@@ -149,7 +151,10 @@ fn a_smaller_context_is_offered_where_it_helps() {
     let offered = message.split("engine.context to ").nth(1).unwrap().split(' ').next().unwrap();
     // Measured by now, so the list says the same.
     let verdict = listed(&engine, SMALL)["duet"]["verdict"].clone();
-    assert_eq!((&verdict["fit"], verdict["context"].to_string().as_str()), (&json!("smaller_context"), offered));
+    assert_eq!(
+        (&verdict["fit"], verdict["context"].to_string().as_str()),
+        (&json!("smaller_context"), offered)
+    );
     let offered: u64 = offered.parse().unwrap();
     let (status, answer) = post(&engine, "/models/load", &json!({"model": SMALL, "context": offered}));
     assert_eq!(status, 200, "what is offered fits: {answer}");
@@ -289,7 +294,8 @@ fn models_are_managed_from_the_command_line() {
     assert!(line(SMALL).starts_with('○') && line(SMALL).contains("fits"), "{list}");
     let (code, lines, _) = tui(&["list", "--json"]);
     assert_eq!(code, Some(0));
-    let large: Value = lines.lines().find(|l| l.contains(LARGE)).map(|l| serde_json::from_str(l).unwrap()).unwrap();
+    let large: Value =
+        lines.lines().find(|l| l.contains(LARGE)).map(|l| serde_json::from_str(l).unwrap()).unwrap();
     assert_eq!((&large["duet"]["keep_alive"], &large["duet"]["context"]), (&json!(-1), &json!(512)));
     assert_eq!(tui(&["unpin", LARGE]).0, Some(0));
     assert_eq!(tui(&["unload", LARGE]).0, Some(0));
@@ -300,4 +306,31 @@ fn models_are_managed_from_the_command_line() {
     assert_eq!((code, said.contains("nowhere")), (Some(4), true), "{said}");
     let (code, _, said) = tui(&["load", SMALL, "--on", "moon"]);
     assert_eq!((code, said.contains("no backend `moon`")), (Some(2), true), "{said}");
+}
+
+#[test]
+fn what_was_asked_of_a_model_outlives_a_crash_but_not_a_good_end() {
+    let mut engine = engine("");
+    let wish = json!({"model": SMALL, "context": 512, "pin": true, "keep_alive": -1});
+    assert_eq!(post(&engine, "/models/load", &wish).0, 200);
+    wait_until("it is resident", || residents(&engine) == [SMALL]);
+    engine.kill_worker("ABRT");
+    wait_until("it has ended", || engine.has_ended());
+    let tui = |args: &[&str]| {
+        let out = command(engine.dir()).args(args).output().unwrap();
+        assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
+        let text = String::from_utf8(out.stdout).unwrap();
+        text.lines()
+            .find(|l| l.contains("\"builtin\""))
+            .map_or(Value::Null, |l| serde_json::from_str(l).unwrap())
+    };
+    // The client that lists starts the engine anew.
+    let duet = tui(&["models", "list", "--json"])["duet"].clone();
+    assert_eq!((&duet["pinned"], &duet["keep_alive"]), (&json!(true), &json!(-1)), "{duet}");
+    tui(&["models", "load", SMALL]);
+    assert_eq!(tui(&["models", "list", "--json"])["duet"]["context"], 512);
+    tui(&["engine", "stop"]);
+    let duet = tui(&["models", "list", "--json"])["duet"].clone();
+    assert_eq!((&duet["pinned"], &duet["keep_alive"]), (&json!(false), &Value::Null), "{duet}");
+    tui(&["engine", "stop"]);
 }

@@ -52,8 +52,7 @@ pub(super) fn run(
             None => list(backend, bare.json).await,
             Some(ModelsCommand::List(args)) => list(backend, args.json).await,
             Some(ModelsCommand::Load { model, context, pin, keep_alive, on: _ }) => {
-                let wish =
-                    LoadWish { context: *context, pin: pin.then_some(true), keep_alive: *keep_alive };
+                let wish = LoadWish { context: *context, pin: pin.then_some(true), keep_alive: *keep_alive };
                 load(backend, model, wish).await
             }
             Some(ModelsCommand::Unload { model, on: _ }) => {
@@ -110,7 +109,9 @@ async fn pin(backend: &Backend, model: &str, is_pinned: bool) -> Result<Exit, Ap
     backend.pin(model, is_pinned).await?;
     let name = shown_line(model, 80);
     out::note(&if is_pinned {
-        format!("{name} stays resident once it is loaded, until the engine ends; in the configuration: [[engine.models]]")
+        format!(
+            "{name} stays resident once it is loaded, until the engine ends; in the configuration: [[engine.models]]"
+        )
     } else {
         format!("{name} may leave when it is idle")
     });
@@ -173,7 +174,9 @@ async fn follow(
             }
             _ if missing_since.elapsed() > APPEAR => {
                 let message = format!("{name} was taken for loading and does not become resident");
-                return Err(AppError::new(Exit::Model, message).hint("somebody may have unloaded it; try again"));
+                return Err(
+                    AppError::new(Exit::Model, message).hint("somebody may have unloaded it; try again")
+                );
             }
             _ => {}
         }
@@ -213,8 +216,9 @@ fn parameters(count: u64) -> String {
 fn table(models: &[Value]) -> String {
     let head = ["", "MODEL", "WEIGHTS", "QUANT", "CONTEXT", "SIZE", "STATE"].map(str::to_owned);
     let rows: Vec<[String; 7]> = std::iter::once(head).chain(models.iter().map(row)).collect();
-    let widths: [usize; 7] =
-        std::array::from_fn(|i| rows.iter().filter_map(|row| row.get(i)).map(|cell| width(cell)).max().unwrap_or(0));
+    let widths: [usize; 7] = std::array::from_fn(|i| {
+        rows.iter().filter_map(|row| row.get(i)).map(|cell| width(cell)).max().unwrap_or(0)
+    });
     let line = |row: &[String; 7]| {
         let cells = row.iter().zip(widths).enumerate().map(|(i, (cell, wide))| {
             let gap = " ".repeat(wide.saturating_sub(width(cell)));
@@ -232,7 +236,8 @@ fn table(models: &[Value]) -> String {
 
 /// One model. Everything in it is foreign.
 fn row(model: &Value) -> [String; 7] {
-    let text = |value: &Value, cells: usize| shown_line(value.as_str().unwrap_or_default(), cells).to_string();
+    let text =
+        |value: &Value, cells: usize| shown_line(value.as_str().unwrap_or_default(), cells).to_string();
     let number = |value: &Value, show: fn(u64) -> String| {
         value.as_u64().filter(|n| *n > 0).map(show).unwrap_or_default()
     };
@@ -325,6 +330,10 @@ mod tests {
         let mac = chosen(&on(Some("mac")), &backends).expect("there");
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         let error = runtime.block_on(mac.pin("a", true)).expect_err("not ours to manage");
-        assert!(error.message.contains("mac") && error.message.contains("can't be managed"), "{}", error.message);
+        assert!(
+            error.message.contains("mac") && error.message.contains("can't be managed"),
+            "{}",
+            error.message
+        );
     }
 }

@@ -8,6 +8,7 @@
 mod forecast;
 mod load;
 mod registry;
+mod wishes;
 
 pub use forecast::{Forecast, Outlook};
 pub use registry::{Progress, Wish};
@@ -264,7 +265,7 @@ impl Host {
                 config: config.clone(),
                 paths: paths.clone(),
                 config_file: config_file.map(Path::to_path_buf),
-                registry: Mutex::new(Registry::new(config)),
+                registry: Mutex::new(Registry::new(config, wishes::left_behind(&paths.runtime))),
                 measured: Mutex::default(),
                 changed: watch::Sender::new(0),
                 activity,
@@ -389,9 +390,16 @@ impl Host {
         lock(&self.inner.registry).leases(id)
     }
 
-    /// Changes what is wanted of a model, resident or not, until the engine ends.
+    /// Changes what is wanted of a model, resident or not, until the engine ends. One that dies does not forget it.
     pub fn set_wish(&self, id: &str, change: impl FnOnce(&mut Wish)) {
-        change(lock(&self.inner.registry).wish_mut(id));
+        let mut registry = lock(&self.inner.registry);
+        let before = registry.wish(id);
+        change(registry.wish_mut(id));
+        let now = (registry.wish(id) != before).then(|| registry.wishes().clone());
+        drop(registry);
+        if let Some(wishes) = now {
+            wishes::keep(&self.inner.paths.runtime, &wishes);
+        }
         self.inner.bump();
     }
 
@@ -461,6 +469,7 @@ impl Host {
                 Err(GenError::new(GenErrorKind::Model, message))
             });
             inner.end_load(&thread_id, &loading, served);
+            llama::return_memory();
         });
         if let Err(error) = spawned {
             let message = format!("no thread for `{id}`: {error}");
@@ -610,8 +619,9 @@ impl Host {
         self.inner.answers.load(Ordering::SeqCst)
     }
 
-    /// Tells every model to end.
+    /// Tells every model to end: the engine ends in good order.
     pub fn unload_all(&self) {
+        wishes::forget(&self.inner.paths.runtime);
         for resident in self.residents() {
             let _ = self.unload(&resident.id);
         }

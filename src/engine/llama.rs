@@ -129,7 +129,8 @@ fn fitted(
     options: LoadOptions,
     margins: &[u64],
 ) -> Result<Pin<Box<LlamaModelParams>>, String> {
-    let file = CString::new(path.as_os_str().as_bytes()).map_err(|_| "its path holds a zero byte".to_owned())?;
+    let file =
+        CString::new(path.as_os_str().as_bytes()).map_err(|_| "its path holds a zero byte".to_owned())?;
     let mut all: Vec<usize> = margins.iter().map(|m| usize::try_from(*m).unwrap_or(usize::MAX)).collect();
     all.resize(llama_cpp_2::max_devices().max(all.len()), 0);
     let mut params = Box::pin(params);

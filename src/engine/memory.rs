@@ -1,12 +1,10 @@
-//! Whether a model fits: what it needs, what is free, and what to say when it doesn't.
+//! What a model needs by formula, and what main memory there is.
 //!
-//! The estimate is a lower bound made before anything is loaded, so that the hopeless case is refused with
-//! numbers instead of ending the engine. It knows main memory only, not the memory of accelerators.
+//! The formula is for what has not been measured: the list of models, and the hopeless case that is refused before
+//! the file is tried. What a load really takes is measured by a dry run ([`super::residency::dry_run`]).
 
 use super::gguf::ModelInfo;
 
-/// The part of the available memory a model may take, in percent.
-const USABLE_PERCENT: u64 = 85;
 /// Bytes of one number in the KV cache (f16).
 const KV_NUMBER: u64 = 2;
 /// llama.cpp rounds the cache up to this many tokens.
@@ -106,48 +104,6 @@ fn cgroup_free() -> Option<u64> {
     Some(limit.saturating_sub(used.saturating_sub(cached)))
 }
 
-/// Refuses a model that would not fit into `available` bytes.
-///
-/// # Errors
-/// Two lines with all the numbers, and a next step: the largest context that fits, or a smaller model.
-pub fn check(name: &str, info: &ModelInfo, shape: Shape, available: u64) -> Result<Need, String> {
-    let need = need(info, shape);
-    let usable = available / 100 * USABLE_PERCENT;
-    if need.total() <= usable {
-        return Ok(need);
-    }
-    let numbers = format!(
-        "{name} does not fit: it needs {} (weights {}, {} tokens of context {}, compute {}) and {} of {} available may be used",
-        size(need.total()),
-        size(need.weights),
-        shape.context,
-        size(need.kv),
-        size(need.compute),
-        size(usable),
-        size(available),
-    );
-    let next = match largest_context(info, shape, usable) {
-        Some(context) => format!("set engine.context to {context} or less, or choose a smaller model"),
-        None => "choose a smaller model or a smaller quantisation, or free memory".to_owned(),
-    };
-    Err(format!("{numbers}\n{next}"))
-}
-
-/// The largest context, in steps of 256 tokens, that fits into `usable` bytes; none when not even 512 do.
-fn largest_context(info: &ModelInfo, shape: Shape, usable: u64) -> Option<u32> {
-    let fits = |steps: u32| need(info, Shape { context: steps * 256, ..shape }).total() <= usable;
-    // The need never shrinks with the context, so halving the interval finds the border.
-    let (mut low, mut high) = (2, shape.context / 256);
-    if low > high || !fits(low) {
-        return None;
-    }
-    while low < high {
-        let middle = low + (high - low).div_ceil(2);
-        if fits(middle) { low = middle } else { high = middle - 1 }
-    }
-    Some(low * 256)
-}
-
 /// A size for people: `1.4 GiB`.
 #[must_use]
 pub fn size(bytes: u64) -> String {
@@ -220,36 +176,12 @@ mod tests {
     }
 
     #[test]
-    fn what_fits_is_accepted_and_what_does_not_is_told_with_numbers() {
-        let info = llama(32, 8, 4 << 30);
-        let total = need(&info, SHAPE).total();
-        let enough = total / 85 * 100 + 200;
-        assert_eq!(check("m", &info, SHAPE, enough).unwrap().total(), total);
-
-        let error = check("m", &info, SHAPE, 6 << 30).unwrap_err();
-        assert_eq!(error.lines().count(), 2);
-        for part in
-            ["m does not fit", "weights 4.0 GiB", "8192 tokens of context 1.0 GiB", "5.1 GiB of 6.0 GiB"]
-        {
-            assert!(error.contains(part), "{part} in {error}");
-        }
-        let context: u32 =
-            error.split("engine.context to ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
-        check("m", &info, Shape { context, ..SHAPE }, 6 << 30).unwrap();
-        check("m", &info, Shape { context: context + 512, ..SHAPE }, 6 << 30).unwrap_err();
-
-        let error = check("m", &info, SHAPE, 1 << 30).unwrap_err();
-        assert!(error.contains("choose a smaller model"), "{error}");
-        assert!(!error.contains("engine.context"), "{error}");
-    }
-
-    #[test]
     fn absurd_numbers_do_not_overflow() {
         let mut info = llama(4, 8, u64::MAX);
         info.heads_kv = vec![u64::MAX; 4];
         info.vocabulary = u64::MAX;
-        check("m", &info, Shape { context: u32::MAX, slots: u32::MAX, batch: u32::MAX }, u64::MAX)
-            .unwrap_err();
+        let shape = Shape { context: u32::MAX, slots: u32::MAX, batch: u32::MAX };
+        assert_eq!(need(&info, shape).total(), u64::MAX);
     }
 
     #[test]

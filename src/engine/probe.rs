@@ -91,7 +91,8 @@ pub fn ensure(
     let file = kept_file(path, paths);
     let known = std::fs::read(&file).ok().and_then(|text| serde_json::from_slice::<Kept>(&text).ok());
     let known = known.filter(|kept| kept.identity == identity);
-    if let Some((_, measured)) = known.iter().flat_map(|kept| &kept.measured).find(|(known, _)| known == way) {
+    if let Some((_, measured)) = known.iter().flat_map(|kept| &kept.measured).find(|(known, _)| known == way)
+    {
         return Ok(measured.clone());
     }
     let said = try_out(path, way, known.is_some(), config_file, is_wanted)?;

@@ -74,7 +74,8 @@ async fn serve(config: &Config, paths: &Paths, config_file: Option<&Path>) -> Re
     let linger = Duration::from_secs(config.engine.linger);
     let end = ending(host.clone(), socket.connections(), place.clone(), linger);
     let (ended, has_ended) = watch::channel(false);
-    let keeping = tokio::spawn(keeper::keep(host.clone()));
+    let mut keeping = tokio::task::JoinSet::new();
+    keeping.spawn(keeper::keep(host.clone()));
     preload(&host, &config.engine.preload);
     let serving = async {
         axum::serve(socket, http::router(host.clone()))
@@ -100,7 +101,7 @@ async fn serve(config: &Config, paths: &Paths, config_file: Option<&Path>) -> Re
         () = bounded => {}
     }
     place.clear();
-    keeping.abort();
+    keeping.abort_all();
     unload(&host).await;
     tracing::info!("engine ended");
     Ok(Exit::Ok)

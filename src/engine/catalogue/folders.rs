@@ -123,8 +123,9 @@ pub(super) fn name(entries: &mut [Entry], by_path: &[PathBuf]) {
     let mut taken: HashSet<String> =
         entries.iter().filter(|e| !e.id.is_empty()).map(|e| e.id.clone()).collect();
     for entry in entries.iter_mut().filter(|e| e.id.is_empty()) {
-        let is_by_path =
-            by_path.iter().any(|p| *p == entry.path || std::fs::canonicalize(p).is_ok_and(|real| real == entry.path));
+        let is_by_path = by_path
+            .iter()
+            .any(|p| *p == entry.path || std::fs::canonicalize(p).is_ok_and(|real| real == entry.path));
         if is_by_path {
             entry.id = plain(&entry.path.to_string_lossy(), 1000);
             continue;

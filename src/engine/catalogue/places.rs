@@ -196,7 +196,9 @@ mod tests {
         let store = dir.path().join("models");
         let manifest = |name: &str, text: String| put(&store.join("manifests").join(name), text.as_bytes());
         let layers = |kind: &str, digest: &str| {
-            format!(r#"{{"layers":[{{"mediaType":"application/vnd.ollama.image.license","digest":"sha256:x"}},{{"mediaType":"application/vnd.ollama.image.{kind}","digest":"{digest}"}}]}}"#)
+            format!(
+                r#"{{"layers":[{{"mediaType":"application/vnd.ollama.image.license","digest":"sha256:x"}},{{"mediaType":"application/vnd.ollama.image.{kind}","digest":"{digest}"}}]}}"#
+            )
         };
         let digest = |c: char| format!("sha256:{}", c.to_string().repeat(64));
         for (c, name) in [('a', "One"), ('b', "Two")] {

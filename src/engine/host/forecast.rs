@@ -55,6 +55,12 @@ impl Inner {
 }
 
 impl Outlook {
+    /// Whether the system does not say what memory there is, so that everything seems to fit.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        self.budgets.first().is_some_and(|main| main.budget == u64::MAX)
+    }
+
     /// What would become of loading this model now.
     #[must_use]
     pub fn forecast(
@@ -75,8 +81,7 @@ impl Outlook {
         // The output counts as a layer.
         let layers = u32::try_from(info.layers.saturating_add(1)).unwrap_or(u32::MAX);
         let need = |context: u32| in_order(&estimate.at(context), &self.budgets);
-        let with_layers =
-            |n: u32| in_order(&offload::with_layers(&footprint, layers, n), &self.budgets);
+        let with_layers = |n: u32| in_order(&offload::with_layers(&footprint, layers, n), &self.budgets);
         let may_split = first.is_some() && self.gpu_layers == GpuLayers::Auto;
         let newcomer = Newcomer {
             context: options.context,

@@ -227,7 +227,8 @@ impl Inner {
             small_context: options.context,
         };
         let devices = llama::devices();
-        let forecast = self.outlook(&lock(&self.registry), &devices).forecast(id, info, options, Some(&least));
+        let forecast =
+            self.outlook(&lock(&self.registry), &devices).forecast(id, info, options, Some(&least));
         match forecast.verdict {
             // With accelerators the formula does not know what goes where.
             Verdict::DoesNotFit if devices.iter().all(|d| d.kind == llama::Kind::Cpu) => {
@@ -320,7 +321,10 @@ impl Inner {
     /// Waits, for a bounded time, until those that were told to leave have given their memory back.
     fn wait_for_leavers(&self, loading: &Loading) {
         let deadline = Instant::now() + LEAVE;
-        while lock(&self.registry).is_somebody_leaving() && Instant::now() < deadline && !loading.is_cancelled() {
+        while lock(&self.registry).is_somebody_leaving()
+            && Instant::now() < deadline
+            && !loading.is_cancelled()
+        {
             std::thread::park_timeout(LOOK);
         }
         llama::return_memory();

@@ -6,6 +6,7 @@ use crate::config::{EngineConfig, EngineModelConfig};
 use crate::engine::residency::budget::{Budget, Held, in_order};
 use crate::engine::residency::plan::{Holder, Standing};
 use llama_cpp_2::model::LlamaModel;
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -57,7 +58,8 @@ impl Loading {
         let bytes_total = self.bytes.load(Ordering::Relaxed);
         Progress {
             fraction: permille as f32 / 1000.0,
-            bytes_done: bytes_total / 1000 * u64::from(permille) + bytes_total % 1000 * u64::from(permille) / 1000,
+            bytes_done: bytes_total / 1000 * u64::from(permille)
+                + bytes_total % 1000 * u64::from(permille) / 1000,
             bytes_total,
             has_room: self.has_room.load(Ordering::Relaxed),
         }
@@ -65,7 +67,8 @@ impl Loading {
 }
 
 /// What is wanted of a model: by the configuration, then by whoever asked last.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Wish {
     /// It stays whatever else is wanted.
     pub pinned: bool,
@@ -120,10 +123,14 @@ pub(super) struct Registry {
 }
 
 impl Registry {
-    /// With the wishes of the configuration.
-    pub(super) fn new(config: &EngineConfig) -> Self {
-        let wishes = config.models.iter().map(|m| (m.id.clone(), Wish::from(m))).collect();
-        Self { wishes, ..Self::default() }
+    /// With the wishes of the configuration, and over them those that were `asked`.
+    pub(super) fn new(config: &EngineConfig, asked: HashMap<String, Wish>) -> Self {
+        let configured = config.models.iter().map(|m| (m.id.clone(), Wish::from(m)));
+        Self { wishes: configured.chain(asked).collect(), ..Self::default() }
+    }
+
+    pub(super) fn wishes(&self) -> &HashMap<String, Wish> {
+        &self.wishes
     }
 
     pub(super) fn wish(&self, id: &str) -> Wish {
@@ -278,7 +285,9 @@ mod tests {
             }],
             ..EngineConfig::default()
         };
-        let mut registry = Registry::new(&config);
+        let asked = HashMap::from([("c".to_owned(), Wish { context: Some(512), ..Wish::default() })]);
+        let mut registry = Registry::new(&config, asked);
+        assert_eq!(registry.wish("c").context, Some(512));
         assert_eq!(registry.wish("a"), Wish { pinned: true, keep_alive: Some(-1), ..Wish::default() });
         registry.wish_mut("a").pinned = false;
         assert_eq!(registry.wish("a").keep_alive, Some(-1));

@@ -123,7 +123,7 @@ fn ours(host: &Host, outlook: &Outlook, entry: &Entry, state: &ModelState) -> Va
             let bytes = forecast.footprint.totals();
             let verdict = match state {
                 ModelState::Loading(_) => Value::Null,
-                _ => verdict(&forecast),
+                _ => verdict(&forecast, outlook),
             };
             json!({"bytes": bytes, "need": bytes.total(), "verdict": verdict})
         }
@@ -135,8 +135,9 @@ fn ours(host: &Host, outlook: &Outlook, entry: &Entry, state: &ModelState) -> Va
     value
 }
 
-fn verdict(forecast: &Forecast) -> Value {
+fn verdict(forecast: &Forecast, outlook: &Outlook) -> Value {
     let (fit, context, unload, gpu_layers, slowdown): (_, _, &[String], _, _) = match &forecast.verdict {
+        Verdict::Fits if outlook.is_unknown() => ("unknown", None, &[], None, None),
         Verdict::Fits => ("fits", None, &[], None, None),
         Verdict::IfUnloaded(ids) => ("if_unloaded", None, ids, None, None),
         Verdict::SmallerContext { context, unload } => {

@@ -45,15 +45,16 @@ fn parse(line: &str) -> Option<Buffer> {
         _ => return None,
     };
     let mib: f64 = size.trim().strip_suffix("MiB")?.trim().parse().ok()?;
-    (mib.is_finite() && mib >= 0.0).then(|| Buffer { name, kind, bytes: (mib * UNIT) as u64 })
+    (mib.is_finite() && mib >= 0.0).then_some(Buffer { name, kind, bytes: (mib * UNIT) as u64 })
 }
 
 /// The device a buffer's name belongs to: `CUDA0` and `MTL0_Mapped` to the device before the underscore,
 /// everything of the host (`CPU_Mapped`, `CPU_REPACK`, `CUDA_Host`) to main memory.
 #[must_use]
 pub fn device_of<'a>(buffer: &str, devices: &'a [String]) -> &'a str {
-    let is_of =
-        |device: &&String| buffer == *device || buffer.strip_prefix(*device).is_some_and(|r| r.starts_with('_'));
+    let is_of = |device: &&String| {
+        buffer == *device || buffer.strip_prefix(*device).is_some_and(|r| r.starts_with('_'))
+    };
     devices.iter().filter(is_of).max_by_key(|d| d.len()).map_or(MAIN, String::as_str)
 }
 
@@ -188,7 +189,10 @@ mod tests {
     fn lines_of_the_log_are_read() {
         let read = |line: &str| parse(line).map(|b| (b.name, b.kind, b.bytes));
         let cases = [
-            ("  CPU_Mapped model buffer size =     2.50 MiB\n", Some(("CPU_Mapped", Kind::Weights, 5 * MIB / 2))),
+            (
+                "  CPU_Mapped model buffer size =     2.50 MiB\n",
+                Some(("CPU_Mapped", Kind::Weights, 5 * MIB / 2)),
+            ),
             ("     CUDA0 KV buffer size =  1024.00 MiB\n", Some(("CUDA0", Kind::Cache, 1024 * MIB))),
             ("       CPU RS buffer size =     1.00 MiB\n", Some(("CPU", Kind::Cache, MIB))),
             ("       CPU  output buffer size =     0.50 MiB\n", Some(("CPU", Kind::Output, MIB / 2))),
@@ -238,10 +242,7 @@ mod tests {
         let Held { footprint, mapped } = heard.held(&devices, 100 * MIB).unwrap();
         assert_eq!(mapped, 10 * MIB);
         assert_eq!((footprint.on("CPU"), footprint.on("CUDA0")), (13 * MIB, 129 * MIB));
-        assert_eq!(
-            footprint.totals(),
-            Need { weights: 100 * MIB, kv: 32 * MIB, compute: 10 * MIB }
-        );
+        assert_eq!(footprint.totals(), Need { weights: 100 * MIB, kv: 32 * MIB, compute: 10 * MIB });
         assert_eq!(heard.output_bytes(), MIB);
         assert_eq!(Heard::default().held(&devices, 5), None);
     }

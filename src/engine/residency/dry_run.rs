@@ -51,7 +51,8 @@ fn run(
         ) -> i32;
     }
     let _one_at_a_time = llama.making_context();
-    let file = CString::new(path.as_os_str().as_bytes()).map_err(|_| "its path holds a zero byte".to_owned())?;
+    let file =
+        CString::new(path.as_os_str().as_bytes()).map_err(|_| "its path holds a zero byte".to_owned())?;
     let threads = i32::try_from(options.threads.max(1)).unwrap_or(1);
     let (heard, _listening) = allocated::listen();
     let mut names = [std::ptr::null::<c_char>(); MAX_ROWS];

@@ -150,7 +150,9 @@ mod tests {
     fn between_two_measurements_lies_a_line() {
         let measured = Measured {
             context: 8192,
-            footprint: Footprint { shares: vec![share("CPU", 100, 8192, 500), share("CUDA0", 900, 16_384, 0)] },
+            footprint: Footprint {
+                shares: vec![share("CPU", 100, 8192, 500), share("CUDA0", 900, 16_384, 0)],
+            },
             small_context: 1024,
             small: Footprint { shares: vec![share("CPU", 100, 1024, 500), share("CUDA0", 900, 2048, 0)] },
         };

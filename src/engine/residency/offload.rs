@@ -27,7 +27,9 @@ pub fn with_layers(full: &Footprint, all: u32, layers: u32) -> Footprint {
     let mut out = full.clone();
     let mut moved = (0_u64, 0_u64);
     for share in out.shares.iter_mut().filter(|s| s.device != MAIN) {
-        let kept = |bytes: u64| u64::try_from(u128::from(bytes) * u128::from(stay) / u128::from(all)).unwrap_or(bytes);
+        let kept = |bytes: u64| {
+            u64::try_from(u128::from(bytes) * u128::from(stay) / u128::from(all)).unwrap_or(bytes)
+        };
         let (weights, kv) = (kept(share.weights), kept(share.kv));
         moved.0 = moved.0.saturating_add(share.weights - weights);
         moved.1 = moved.1.saturating_add(share.kv - kv);
@@ -55,7 +57,8 @@ mod tests {
 
     #[test]
     fn layers_move_with_their_cache() {
-        let share = |device: &str, weights, kv, compute| Share { device: device.to_owned(), weights, kv, compute };
+        let share =
+            |device: &str, weights, kv, compute| Share { device: device.to_owned(), weights, kv, compute };
         let full = Footprint { shares: vec![share("CUDA0", 1000, 100, 50), share("CPU", 10, 0, 5)] };
         let half = with_layers(&full, 20, 10);
         assert_eq!(half.shares, [share("CUDA0", 500, 50, 50), share("CPU", 510, 50, 5)]);

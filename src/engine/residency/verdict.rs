@@ -115,7 +115,8 @@ impl Case<'_> {
     pub fn refuse(&self, verdict: &Verdict) -> String {
         let (needs, room) = (self.needs(), self.room());
         let others = self.in_the_way();
-        let holding = if others.is_empty() { String::new() } else { format!("; resident: {}", others.join(", ")) };
+        let holding =
+            if others.is_empty() { String::new() } else { format!("; resident: {}", others.join(", ")) };
         let smaller = match verdict {
             Verdict::SmallerContext { context, .. } => Some(*context),
             _ => None,
@@ -232,7 +233,12 @@ mod tests {
         let case =
             Case { id: "a", context: 512, footprint: &footprint, budgets: &budgets, holders: &holders };
         let text = case.refuse(&Verdict::DoesNotFit);
-        for part in ["b (2.0 GiB, 2 answers on their way)", "c (2.0 GiB, just loaded, idle in 42 s)", "d (2.0 GiB, leaving)", "wait until b and c and d is idle"] {
+        for part in [
+            "b (2.0 GiB, 2 answers on their way)",
+            "c (2.0 GiB, just loaded, idle in 42 s)",
+            "d (2.0 GiB, leaving)",
+            "wait until b and c and d is idle",
+        ] {
             assert!(text.contains(part), "{part} in {text}");
         }
         assert_eq!(text.lines().count(), 2);

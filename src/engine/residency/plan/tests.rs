@@ -1,3 +1,5 @@
+//! Tests of the plan: tables of cases, and properties over random ones.
+
 use super::*;
 use pretty_assertions::assert_eq;
 use proptest::prelude::*;
