@@ -289,7 +289,7 @@ class Run:
         finally:
             peer.close()
         result["lookup"] = many.lookup(self, max(3, args.rounds // 2))
-        result["reopened"] = many.reopened(self.start_other, self.model, 3)
+        result["reopened"] = many.reopened(self.start_other, self, 3)
         if narrow:
             result["flags"] = [of(bench, "decode") / of(narrow, "decode"), of(bench, "prefill") / of(narrow, "prefill")]
         return result
@@ -390,8 +390,8 @@ def main():
         lines += ["", f"Back to a resident model after another one: {switched['back']:.0f} ms of loading (loading them took "
                   f"{switched['loads'][0]:.0f} and {switched['loads'][1]:.0f} ms): {verdict(switched['back'] == 0)}."]
     lines += ["", "The repeated file: models of random weights know no words, so a grammar gives the text and a bias prefers "
-              "its longer tokens, with and without guessing alike. The reopened session: by the engine's clock, prompt and "
-              "reading of the disk, over the same prompt cold."]
+              "its longer tokens, with and without guessing alike. The reopened session: first text by the client's clock "
+              "after a restart of the engine, reading of the disk included, over the same prompt cold."]
     print("\n".join(lines))
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)

@@ -92,27 +92,27 @@ def lookup(run, rounds: int) -> dict:
     return result
 
 
-def reopened(start_engine, model: Path, rounds: int) -> dict:
+def reopened(start_engine, run, rounds: int) -> dict:
     """First token of a saved session of 4k tokens: after a restart, over the same prompt cold."""
-    name, cold, warm, reused = str(model), [], [], []
+    name, cold, warm, reused = run.name, [], [], []
     engine = start_engine()
     try:
         for turn in range(rounds):
             words = " ".join(f"{turn} {w}" for w in range(REOPENED_TOKENS))
             content = fit(engine, name, words)
-            body = {"model": name, "temperature": 0, "ignore_eos": True, "max_tokens": 4, "duet_session": f"bench-{turn}",
-                    "messages": [{"role": "user", "content": content}]}
-            engine.must("POST", "/v1/chat/completions", body | {"max_tokens": 1, "duet_session": "",
-                                                               "messages": [{"role": "user", "content": "Hello"}]})
-            first = engine.must("POST", "/v1/chat/completions", body)["timings"]
+            body = run.body(content, 4, duet_session=f"bench-{turn}")
+            # Loading is measured elsewhere.
+            hello = run.body("Hello", 1, cache_prompt=False)
+            engine.must("POST", "/v1/chat/completions", hello)
+            first = engine.stream(body)
             engine.close()
             engine = start_engine()
-            engine.must("POST", "/v1/chat/completions", body | {"max_tokens": 1, "duet_session": "", "cache_prompt": False,
-                                                               "messages": [{"role": "user", "content": "Hello"}]})
-            again = engine.must("POST", "/v1/chat/completions", body)["timings"]
-            cold.append(first["prompt_ms"])
-            warm.append(again["prompt_ms"])
-            reused.append((again.get("cache_from"), again["cache_n"], again["prompt_n"]))
+            engine.must("POST", "/v1/chat/completions", hello)
+            again = engine.stream(body)
+            cold.append(first["first"] * 1000)
+            warm.append(again["first"] * 1000)
+            timings = again["timings"]
+            reused.append((timings.get("cache_from"), timings["cache_n"], timings["prompt_n"]))
     finally:
         engine.close()
     return {"cold": statistics.median(cold), "warm": statistics.median(warm), "reused": reused,

@@ -40,10 +40,7 @@ impl Drafter {
     /// Guesses of at most `most` tokens for a job with this prompt.
     #[must_use]
     pub fn new(prompt: &[TokenId], most: usize) -> Self {
-        let mut lookup = Lookup::default();
-        for token in prompt {
-            lookup.push(*token);
-        }
+        let lookup = Lookup { tokens: prompt.to_vec(), ..Lookup::default() };
         Self { lookup, pace: Pace::default(), most: most.min(LONGEST) }
     }
 
@@ -53,7 +50,7 @@ impl Drafter {
     }
 
     /// What may come next, at most `room` tokens, while `sequences` are decoded; mostly nothing.
-    pub fn draft(&self, room: usize, sequences: usize) -> Vec<TokenId> {
+    pub fn draft(&mut self, room: usize, sequences: usize) -> Vec<TokenId> {
         let length = self.pace.length(sequences).min(self.most).min(room);
         if length == 0 {
             return Vec::new();
@@ -67,31 +64,33 @@ impl Drafter {
     }
 }
 
-/// Where each sequence of [`GRAM`] tokens occurred.
+/// Where each sequence of [`GRAM`] tokens occurred. Looked up when it is asked for: a short answer to a long
+/// prompt never is.
 #[derive(Debug, Default)]
 struct Lookup {
     tokens: Vec<TokenId>,
     /// The place after the last occurrence.
     last: HashMap<[TokenId; GRAM], usize>,
-    /// For each place, the one after the occurrence before; 0 is none.
+    /// For each place up to the last one looked up, the one after the occurrence before; 0 is none.
     before: Vec<usize>,
 }
 
 impl Lookup {
     fn push(&mut self, token: TokenId) {
         self.tokens.push(token);
-        let place = self.tokens.len();
-        let before = self.gram().and_then(|gram| self.last.insert(gram, place)).unwrap_or(0);
-        self.before.push(before);
     }
 
-    /// The last tokens.
-    fn gram(&self) -> Option<[TokenId; GRAM]> {
-        self.tokens.last_chunk::<GRAM>().copied()
+    fn catch_up(&mut self) {
+        for place in self.before.len() + 1..=self.tokens.len() {
+            let gram = self.tokens.get(..place).and_then(|before| before.last_chunk::<GRAM>());
+            let before = gram.and_then(|gram| self.last.insert(*gram, place)).unwrap_or(0);
+            self.before.push(before);
+        }
     }
 
     /// What followed the place that is most like this one; the latest of equals.
-    fn guess(&self, length: usize, least_match: usize) -> Vec<TokenId> {
+    fn guess(&mut self, length: usize, least_match: usize) -> Vec<TokenId> {
+        self.catch_up();
         let now = self.tokens.len();
         let mut best = (0, 0);
         let mut place = self.before.last().copied().unwrap_or(0);

@@ -10,7 +10,7 @@ use crate::paths::create_private;
 use sha2::{Digest, Sha256};
 use std::fs::{File, OpenOptions};
 use std::io::BufWriter;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
@@ -308,6 +308,13 @@ fn read_checked(path: &Path, model: &ModelKey) -> Result<State, Doubt> {
 /// What the folder holds. Files of another version, unfinished or damaged ones are deleted.
 fn scan(folder: &Path) -> Vec<Record> {
     let mut files = Vec::new();
+    // What others could have written is not read.
+    let is_ours = std::fs::symlink_metadata(folder).is_ok_and(|meta| {
+        meta.is_dir() && meta.uid() == rustix::process::getuid().as_raw() && meta.mode() & 0o077 == 0
+    });
+    if !is_ours {
+        return files;
+    }
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
         match path.extension().and_then(|suffix| suffix.to_str()) {

@@ -1,3 +1,5 @@
+//! States found, kept, written, read again, refused and forgotten; without llama.cpp.
+
 use super::*;
 use pretty_assertions::assert_eq;
 use std::os::unix::fs::PermissionsExt;
@@ -178,10 +180,22 @@ fn a_file_that_is_not_what_it_should_be_is_deleted_and_not_used() {
             std::fs::write(&path, &bytes).unwrap();
             let state = cache.find(&key("m"), &tokens(0, 501), 0).and_then(|f| cache.get(&f, &key("m")));
             assert_eq!(state, None, "{name}");
-            assert_eq!(place.files(), [PathBuf::new(); 0], "{name}");
+            assert_eq!(place.files().len(), 0, "{name}");
             assert_eq!(found(&cache, "m", &tokens(0, 501)), None, "{name}");
         }
     }
+}
+
+#[test]
+fn a_folder_that_others_can_reach_is_not_read() {
+    let place = Folder::new();
+    let cache = place.cache(ON_DISK_ONLY);
+    cache.keep(state("m", &tokens(0, 500), Some("s")));
+    written(&cache);
+    std::fs::set_permissions(place.folder(), std::fs::Permissions::from_mode(0o770)).unwrap();
+    assert_eq!(found(&place.cache(ON_DISK_ONLY), "m", &tokens(0, 501)), None);
+    std::fs::set_permissions(place.folder(), std::fs::Permissions::from_mode(0o700)).unwrap();
+    assert_eq!(found(&place.cache(ON_DISK_ONLY), "m", &tokens(0, 501)), Some((Place::Disk, 500)));
 }
 
 #[test]
@@ -270,7 +284,7 @@ fn a_disk_that_is_full_keeps_no_half_file() {
     }
     // What an engine that was killed in the middle leaves is cleared away.
     let place = Folder::new();
-    std::fs::create_dir(place.folder()).unwrap();
+    crate::paths::create_private(&place.folder()).unwrap();
     std::fs::write(place.folder().join("half.new"), "DUETKV").unwrap();
     std::fs::write(place.folder().join("notes.txt"), "not ours").unwrap();
     assert_eq!(place.cache(PLENTY).used(), (0, 0));

@@ -47,6 +47,7 @@ impl ModelThread<'_> {
             let taken: usize =
                 self.slots.iter().filter(|s| s.running.is_some()).map(|s| s.tokens.len()).sum();
             let has_room = taken == 0 || taken + waiting.job.prompt.len() < self.capacity;
+            let started = Instant::now();
             let stored = match choice {
                 Some(choice) if has_room => Some((choice, self.stored(&mut waiting, choice.reused))),
                 _ => None,
@@ -56,9 +57,9 @@ impl ModelThread<'_> {
                     self.queue.push_front(waiting);
                     break;
                 }
-                Some((choice, Stored::Nothing)) => self.begin(waiting.job, choice, None),
+                Some((choice, Stored::Nothing)) => self.begin(waiting.job, choice, None, started),
                 Some((choice, Stored::Found(what, state))) => {
-                    self.begin(waiting.job, choice, Some((what, state)));
+                    self.begin(waiting.job, choice, Some((what, state)), started);
                 }
             }
         }
@@ -107,7 +108,14 @@ impl ModelThread<'_> {
         }
     }
 
-    fn begin(&mut self, job: Job, choice: prefix::Choice, stored: Option<(Match, Arc<State>)>) {
+    /// Starts a job whose beginning was looked for since `started`: reading it is part of its prefill.
+    fn begin(
+        &mut self,
+        job: Job,
+        choice: prefix::Choice,
+        stored: Option<(Match, Arc<State>)>,
+        started: Instant,
+    ) {
         let banned = if job.ignore_eos { self.end_tokens.clone() } else { Vec::new() };
         let mut sampler = match Sampler::new(self.model, &job.sampling, banned) {
             Ok(sampler) => sampler,
@@ -118,11 +126,13 @@ impl ModelThread<'_> {
             }
         };
         sampler.accept_prompt(&job.prompt);
-        let started = Instant::now();
-        let (index, reused) = match stored {
+        let known = stored.as_ref().map_or(choice.reused, |(what, _)| what.reused);
+        let (index, mut reused) = match stored {
             Some((what, state)) => self.restore(choice, &what, &state, job.prompt.len()),
             None => (choice.slot, self.keep_prefix(choice)),
         };
+        // That a new conversation does not begin with another one's greeting is no loss.
+        reused.lost = reused.lost.filter(|_| known >= LEAST_TOKENS);
         self.clock += 1;
         let Some(slot) = self.slots.get_mut(index) else { return };
         slot.last_used = self.clock;

@@ -96,7 +96,7 @@ impl ModelThread<'_> {
             running.in_batch = 0;
             running.drafted.clear();
             let Some(token) = running.next else { continue };
-            if let Some(drafter) = running.drafter.as_ref().filter(|_| may_guess) {
+            if let Some(drafter) = running.drafter.as_mut().filter(|_| may_guess) {
                 let left = running.job.max_tokens.map_or(usize::MAX, |max| {
                     usize::try_from(max.saturating_sub(running.produced)).unwrap_or(usize::MAX)
                 });

@@ -242,7 +242,7 @@ fn guessing_changes_nothing_but_the_number_of_rounds() {
     let grammar = format!("root ::= \"{copy}\"");
     let cases: [(&str, Vec<TokenId>, f32, Option<String>); 5] = [
         ("greedy", known.clone(), 0.0, None),
-        ("sampled", known.clone(), 1.0, None),
+        ("sampled", known, 1.0, None),
         ("nothing to guess", text(9, 50), 0.0, None),
         ("greedy in a form", copied.clone(), 0.0, Some(grammar.clone())),
         ("sampled in a form", copied, 1.5, Some(grammar)),
@@ -465,7 +465,7 @@ fn two_models_take_turns_and_say_so() {
                     first[i] = first[i].min(timings.queue_ms);
                 }
                 Ok(JobEvent::Done { finish, .. }) => {
-                    assert!(finish != Finish::Length, "no wait in 3000 tokens")
+                    assert!(finish != Finish::Length, "no wait in 3000 tokens");
                 }
                 Ok(_) => {}
                 Err(_) => std::thread::yield_now(),
