@@ -3,7 +3,7 @@
 use super::out;
 use crate::backend::{Backend, Backends};
 use crate::config::Config;
-use crate::engine::{probe, supervisor, worker};
+use crate::engine::{inspect, probe, supervisor, worker};
 use crate::error::{AppError, Exit};
 use crate::paths::Paths;
 use crate::text::shown_line;
@@ -36,6 +36,12 @@ pub enum EngineCommand {
         /// The file.
         path: PathBuf,
     },
+    /// The process that looks at the devices.
+    #[command(hide = true)]
+    Inspect {
+        /// A model to try them with.
+        path: PathBuf,
+    },
 }
 
 /// Runs one of them.
@@ -59,6 +65,11 @@ pub(super) fn run(
         }
         EngineCommand::Probe { path } => {
             probe::run(&path).map(|()| Exit::Ok).map_err(|e| AppError::new(Exit::Model, e))
+        }
+        EngineCommand::Inspect { path } => {
+            let report = inspect::run(&path).map_err(|e| AppError::new(Exit::Error, e))?;
+            out::answer(&report);
+            Ok(Exit::Ok)
         }
         EngineCommand::Start => with_engine(config, paths, config_file, async |engine| {
             engine.start().await?;

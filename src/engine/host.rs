@@ -5,8 +5,9 @@
 
 use super::activity::Activity;
 use super::catalogue::Catalogue;
-use super::gguf::ModelInfo;
-use super::job::{Command, Job};
+use super::embed_thread;
+use super::gguf::{ModelInfo, ModelKind};
+use super::job::{Command, EmbedJob, Job};
 use super::llama::{Llama, LoadOptions, Storage};
 use super::memory;
 use super::model_thread;
@@ -118,7 +119,19 @@ impl Resident {
     /// # Errors
     /// When the thread has ended.
     pub fn submit(&self, job: Job) -> Result<(), GenError> {
-        self.commands.send(Command::Generate(Box::new(job))).map_err(|_| {
+        self.tell(Command::Generate(Box::new(job)))
+    }
+
+    /// Gives the thread of an embedding model texts.
+    ///
+    /// # Errors
+    /// When the thread has ended.
+    pub fn embed(&self, job: EmbedJob) -> Result<(), GenError> {
+        self.tell(Command::Embed(Box::new(job)))
+    }
+
+    fn tell(&self, command: Command) -> Result<(), GenError> {
+        self.commands.send(command).map_err(|_| {
             GenError::new(
                 GenErrorKind::EngineDied,
                 format!("the thread of `{}` has ended. Send again to load it anew", self.id),
@@ -231,6 +244,17 @@ impl Host {
             catalogue.find(&name)
         });
         found.map(|entry| (entry.id, entry.path)).map_err(|e| e.message)
+    }
+
+    /// What the model with this id is for, as the catalogue knows it; none for a file that can't be used.
+    #[must_use]
+    pub fn kind(&self, id: &str) -> Option<ModelKind> {
+        if let State::Loaded(resident) = self.state(id) {
+            return Some(resident.info.kind);
+        }
+        let catalogue = self.catalogue();
+        let entry = catalogue.entries().iter().find(|entry| entry.id == id)?;
+        entry.info.as_ref().ok().map(|info| info.kind)
     }
 
     /// Seconds since the engine started.
@@ -429,7 +453,7 @@ impl Inner {
         let model_error = |message: String| GenError::new(GenErrorKind::Model, message);
         let is_builtin = id == super::builtin::ID;
         let info = super::gguf::inspect(path).map_err(|e| model_error(e.to_string()))?;
-        if let Some(why) = info.kind.why_not_chat() {
+        if let Some(why) = info.kind.why_not_chat().filter(|_| info.kind != ModelKind::Embedding) {
             return Err(model_error(format!("`{id}` is {why}. Choose another")));
         }
         let template = Template::of(id, &info).map_err(|e| model_error(e.to_string()))?;
@@ -480,6 +504,7 @@ impl Inner {
             }
             !progress_of.cancel.load(Ordering::Relaxed)
         };
+        let is_embedder = info.kind == ModelKind::Embedding;
         let mut failure = None;
         let is_ready = |result: Result<Arc<LlamaModel>, String>| match result {
             Ok(_) if loading.cancel.load(Ordering::Relaxed) => {
@@ -511,7 +536,11 @@ impl Inner {
             }
             Err(reason) => failure = Some(reason),
         };
-        model_thread::run(start, progress, is_ready);
+        if is_embedder {
+            embed_thread::run(start, progress, is_ready);
+        } else {
+            model_thread::run(start, progress, is_ready);
+        }
         if loading.cancel.load(Ordering::Relaxed) {
             let mut models = lock(&self.models);
             if matches!(models.get(id), Some(Entry::Loading(known)) if Arc::ptr_eq(known, loading)) {

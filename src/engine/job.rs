@@ -1,9 +1,10 @@
 //! What a model thread is asked to do, and what it answers: plain data over channels.
 
 use super::think::ThinkSplitter;
-use crate::chat::{Channel, Finish, GenErrorKind};
+use crate::chat::{Channel, Finish, GenError, GenErrorKind};
 use std::time::Instant;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
 
 /// A token id of the model's vocabulary.
 pub type TokenId = i32;
@@ -120,11 +121,37 @@ pub struct JobTimings {
     pub predicted_ms: f64,
 }
 
+/// Texts to be turned into vectors.
+#[derive(Debug)]
+pub struct EmbedJob {
+    /// The texts, tokenised; none of them empty.
+    pub texts: Vec<Vec<TokenId>>,
+    /// When the request arrived.
+    pub arrived: Instant,
+    /// Where the vectors go. A closed receiver cancels.
+    pub reply: oneshot::Sender<Result<Embedded, GenError>>,
+}
+
+/// The vectors of one request, and what they took.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Embedded {
+    /// One for each text, of length 1.
+    pub vectors: Vec<Vec<f32>>,
+    /// Tokens of all texts.
+    pub tokens: usize,
+    /// Milliseconds from arrival to the first batch.
+    pub queue_ms: f64,
+    /// Milliseconds from there to the last vector.
+    pub ms: f64,
+}
+
 /// What a model thread can be told.
 #[derive(Debug)]
 pub enum Command {
     /// Generate.
     Generate(Box<Job>),
+    /// Turn texts into vectors: for the thread of an embedding model.
+    Embed(Box<EmbedJob>),
     /// End: running jobs fail, the memory is freed.
     Unload,
 }

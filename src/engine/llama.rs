@@ -2,7 +2,7 @@
 
 use llama_cpp_2::LogOptions;
 use llama_cpp_2::context::LlamaContext;
-use llama_cpp_2::context::params::LlamaContextParams;
+use llama_cpp_2::context::params::{LlamaContextParams, LlamaPoolingType};
 use llama_cpp_2::llama_backend::LlamaBackend;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::model::params::LlamaModelParams;
@@ -99,6 +99,44 @@ impl Llama {
     }
 }
 
+impl Llama {
+    /// Makes a context that gives one vector for each sequence instead of text. Everything in a batch is evaluated
+    /// at once, so the physical batch is as large as the context. A model that says nothing of pooling gets the mean.
+    ///
+    /// # Errors
+    /// When the memory can't be had.
+    pub fn embedding_context<'m>(
+        &self,
+        model: &'m LlamaModel,
+        options: LoadOptions,
+    ) -> Result<LlamaContext<'m>, String> {
+        let _one_at_a_time = self.making_context.lock().unwrap_or_else(PoisonError::into_inner);
+        let threads = i32::try_from(options.threads.max(1)).unwrap_or(1);
+        let batch = options.context.min(model.n_ctx_train());
+        let stated = model
+            .meta_val_str("general.architecture")
+            .and_then(|architecture| model.meta_val_str(&format!("{architecture}.pooling_type")));
+        let pooling = match stated.as_deref() {
+            Ok("0") | Err(_) => LlamaPoolingType::Mean,
+            Ok(_) => LlamaPoolingType::Unspecified,
+        };
+        let params = LlamaContextParams::default()
+            .with_n_ctx(NonZeroU32::new(batch))
+            .with_n_batch(batch)
+            .with_n_ubatch(batch)
+            .with_n_seq_max(super::embed_thread::SEQUENCES)
+            .with_kv_unified(true)
+            .with_embeddings(true)
+            .with_pooling_type(pooling)
+            .with_n_threads(threads)
+            .with_n_threads_batch(threads)
+            .with_no_perf(true);
+        model.new_context(&self.backend, params).map_err(|e| {
+            format!("a context for texts of {batch} tokens could not be made ({e}); try a smaller [engine] context")
+        })
+    }
+}
+
 /// The name and kind of every device llama.cpp sees, with its memory in bytes.
 #[must_use]
 pub fn devices() -> Vec<Device> {
@@ -112,6 +150,17 @@ pub fn devices() -> Vec<Device> {
             free: d.memory_free as u64,
         })
         .collect()
+}
+
+/// Instruction sets and options of this build's backends, as llama.cpp prints them: `CPU : SSE3 = 1 | AVX2 = 1 | `.
+#[expect(unsafe_code, reason = "llama-cpp-2 has no wrapper for this call")]
+#[must_use]
+pub fn system_info() -> String {
+    // SAFETY: it gives a NUL-terminated string that llama.cpp keeps until the next call, which no other thread of
+    // the process that asks makes.
+    unsafe { std::ffi::CStr::from_ptr(llama_cpp_sys_2::llama_print_system_info()) }
+        .to_string_lossy()
+        .into_owned()
 }
 
 /// A device llama.cpp can compute on.

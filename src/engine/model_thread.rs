@@ -11,7 +11,7 @@ use super::prefix::{self, SlotFacts};
 use super::sampler::{SampleError, Sampler};
 use super::slot::{Running, Slot};
 use super::stats::Stats;
-use crate::chat::{Finish, GenErrorKind};
+use crate::chat::{Finish, GenError, GenErrorKind};
 use llama_cpp_2::DecodeError;
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::llama_batch::LlamaBatch;
@@ -145,6 +145,10 @@ impl ModelThread<'_> {
             loop {
                 match command.take() {
                     Some(Command::Generate(job)) => self.enqueue(*job),
+                    Some(Command::Embed(job)) => {
+                        let message = "this model has no embeddings: it is made to chat with";
+                        let _ = job.reply.send(Err(GenError::new(GenErrorKind::Model, message)));
+                    }
                     Some(Command::Unload) => {
                         return self
                             .fail_all(GenErrorKind::Model, "the model was unloaded. Send again to load it");

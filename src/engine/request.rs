@@ -3,11 +3,13 @@
 //! Names, defaults and meanings are llama-server's. A field nobody knows is ignored; what can't be honoured
 //! is refused, not ignored.
 
+mod embeddings;
 mod fields;
 mod generation;
 #[cfg(test)]
 mod tests;
 
+pub use embeddings::{EmbeddingInput, EmbeddingsRequest};
 pub use fields::RequestError;
 pub use generation::{BiasToken, Form, Generation, LogitBias, SamplingParams};
 

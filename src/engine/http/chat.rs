@@ -39,7 +39,7 @@ pub(super) fn body(result: Result<Bytes, BytesRejection>) -> Result<Bytes, Failu
     })
 }
 
-fn refused(error: impl std::fmt::Display) -> Failure {
+pub(super) fn refused(error: impl std::fmt::Display) -> Failure {
     Failure::bad_request(error.to_string())
 }
 
@@ -83,6 +83,24 @@ fn want(host: &Host, id: &str, path: &std::path::Path) -> Result<ModelState, Fai
             Ok(host.state(id))
         }
         ModelState::Loading(_) | ModelState::Loaded(_) => Ok(state),
+    }
+}
+
+/// Refuses a model that is for something else, before it is loaded for nothing.
+async fn refuse_unless_chat(host: &Host, id: &str) -> Result<(), Failure> {
+    let kind = match host.state(id) {
+        ModelState::Loaded(resident) => Some(resident.info.kind),
+        ModelState::Unloaded | ModelState::Loading(_) | ModelState::Failed(_) => {
+            let (host, id) = (host.clone(), id.to_owned());
+            away(move || host.kind(&id)).await?
+        }
+    };
+    match kind.and_then(gguf::ModelKind::why_not_chat) {
+        Some(why) => {
+            let message = format!("`{id}` is {why}. Choose another");
+            Err(Failure::new(StatusCode::BAD_REQUEST, "model_error", message))
+        }
+        None => Ok(()),
     }
 }
 
@@ -213,6 +231,7 @@ pub(super) async fn completions(
 ) -> Result<Response, Failure> {
     let request = Arc::new(chat_request(&body(bytes)?)?);
     let (id, path) = resolve(&host, request.model.as_deref()).await?;
+    refuse_unless_chat(&host, &id).await?;
     let question = Question { request: Arc::clone(&request), id, path, arrived: Instant::now() };
     let state = want(&host, &question.id, &question.path)?;
     let answer = Answer::new(host.clone(), question, ANSWERS.fetch_add(1, Ordering::Relaxed));
@@ -261,7 +280,7 @@ async fn whole(mut answer: Answer) -> Result<Response, Failure> {
 }
 
 /// Waits until a model is resident.
-async fn resident(host: &Host, name: Option<&str>) -> Result<Arc<Resident>, Failure> {
+pub(super) async fn resident(host: &Host, name: Option<&str>) -> Result<Arc<Resident>, Failure> {
     let (id, path) = resolve(host, name).await?;
     let mut changed = host.changed();
     let mut state = want(host, &id, &path)?;
@@ -323,6 +342,8 @@ pub(super) async fn apply_template(
     bytes: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Failure> {
     let request = TemplateRequest::parse(&json_body(&body(bytes)?)?).map_err(refused)?;
+    let (id, _) = resolve(&host, request.model.as_deref()).await?;
+    refuse_unless_chat(&host, &id).await?;
     let resident = resident(&host, request.model.as_deref()).await?;
     let rendered = render(&resident, &request.messages, &request.render)?;
     Ok(axum::Json(json!({ "prompt": rendered.text })).into_response())

@@ -1,5 +1,7 @@
 //! `/v1/models`, `/models/load`, `/models/unload`, `/models/sse`.
 
+use super::super::catalogue::Entry;
+use super::super::gguf::ModelKind;
 use super::super::host::{Host, State as ModelState};
 use super::super::supervisor;
 use super::Failure;
@@ -66,12 +68,21 @@ fn snapshot(host: &Host) -> Value {
                 "created": 0,
                 "path": entry.path,
                 "status": status,
+                "architecture": {"input_modalities": ["text"], "output_modalities": [output(entry)]},
                 "meta": meta,
                 "duet": {"builtin": entry.is_builtin, "quantisation": card.quantisation, "path": entry.path},
             })
         })
         .collect();
     Value::Array(data)
+}
+
+/// What comes out of a model, in the words of llama-server's router.
+fn output(entry: &Entry) -> &'static str {
+    match &entry.info {
+        Ok(info) if info.kind == ModelKind::Embedding => "embeddings",
+        Ok(_) | Err(_) => "text",
+    }
 }
 
 /// Looks at the folders again. Reading the headers of many files takes a while, the first time only.
