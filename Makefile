@@ -5,6 +5,7 @@
 # make peers  those tools (about ten minutes, once)
 # make termbench  the interface against a scripted server (about eight minutes)
 # make results    writes the last figures of the two above into benches/RESULTS.md
+# make portable   a folder that runs on any machine of this kind: target/portable (FEATURES=cuda adds a card)
 # make clean
 #
 # Each sets up what it needs: see .ci/setup.
@@ -21,7 +22,7 @@ CLIPPY := -- -D warnings
 SHAPES := $(MODELS)/tiny-60m.gguf $(MODELS)/half-b.gguf
 
 .NOTPARALLEL:
-.PHONY: run test check lint bench peers termbench results clean release setup-run setup-test setup-bench
+.PHONY: run test check lint bench peers termbench results portable clean release setup-run setup-test setup-bench
 
 run: setup-run release
 	@exec $(TARGET)/release/tui $(ARGS)
@@ -83,6 +84,9 @@ termbench: setup-bench release $(VENV)/ready
 
 results:
 	@python3 benches/results.py $(FIGURES) benches/RESULTS.md
+
+portable: setup-run
+	@.ci/portable $(FEATURES)
 
 clean:
 	cargo clean

@@ -9,6 +9,8 @@
 //! pin moves: [`llama`], [`model_thread`], [`sampler`].
 
 pub mod activity;
+#[cfg(feature = "portable")]
+mod backends;
 pub mod builtin;
 pub mod catalogue;
 pub mod count;

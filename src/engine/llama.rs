@@ -47,9 +47,11 @@ impl Llama {
     /// Starts llama.cpp and sends its log to `tracing`.
     ///
     /// # Errors
-    /// When it was started before in this process.
+    /// When it was started before in this process, or has no backend to compute with.
     pub fn start() -> Result<Self, String> {
         llama_cpp_2::send_logs_to_tracing(LogOptions::default());
+        #[cfg(feature = "portable")]
+        super::backends::load()?;
         let backend = LlamaBackend::init().map_err(|e| format!("llama.cpp did not start: {e}"))?;
         Ok(Self { backend: Arc::new(backend), making_context: Arc::default() })
     }
