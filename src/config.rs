@@ -1,6 +1,7 @@
 //! The configuration: one total value, defaults filled in. Loading and its errors are in [`mod@file`].
 
 pub mod file;
+pub mod pool;
 
 use crate::chat::Sampling;
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,8 @@ pub struct Config {
     pub sampling: Sampling,
     /// The engine of this machine.
     pub engine: EngineConfig,
+    /// One model over several machines.
+    pub pool: pool::PoolConfig,
     /// Copying.
     pub clipboard: ClipboardConfig,
     /// Other servers.
@@ -41,6 +44,7 @@ impl Default for Config {
             max_tokens: None,
             sampling: Sampling::default(),
             engine: EngineConfig::default(),
+            pool: pool::PoolConfig::default(),
             clipboard: ClipboardConfig::default(),
             backends: Vec::new(),
         }

@@ -24,6 +24,7 @@ pub mod job;
 pub mod llama;
 pub mod memory;
 pub mod model_thread;
+pub mod pool;
 pub mod prefix;
 pub mod probe;
 pub mod prompt;

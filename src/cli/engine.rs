@@ -3,7 +3,8 @@
 use super::out;
 use crate::backend::{Backend, Backends};
 use crate::config::Config;
-use crate::engine::{inspect, probe, supervisor, worker};
+use crate::chat::{GenError, GenErrorKind};
+use crate::engine::{inspect, llama, pool, probe, supervisor, worker};
 use crate::error::{AppError, Exit};
 use crate::paths::Paths;
 use crate::text::shown_line;
@@ -24,6 +25,12 @@ pub enum EngineCommand {
     },
     /// End it; running answers are finished first.
     Stop,
+    /// Lend this machine's accelerators to an engine elsewhere, which comes through an SSH tunnel.
+    Lend {
+        /// Address to listen on; one of this machine itself.
+        #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:50052")]
+        listen: String,
+    },
     /// The process that keeps the worker's last words.
     #[command(hide = true)]
     Run,
@@ -65,6 +72,15 @@ pub(super) fn run(
         }
         EngineCommand::Probe { path } => {
             probe::run(&path).map(|()| Exit::Ok).map_err(|e| AppError::new(Exit::Model, e))
+        }
+        EngineCommand::Lend { listen } => {
+            let threads = match config.engine.threads {
+                0 => llama::physical_cores(),
+                asked => asked,
+            };
+            match pool::lend(&listen, threads as usize) {
+                Err(message) => Err(GenError::new(GenErrorKind::Protocol, message).into()),
+            }
         }
         EngineCommand::Inspect { path } => {
             let report = inspect::run(&path).map_err(|e| AppError::new(Exit::Error, e))?;

@@ -17,6 +17,7 @@ use super::supervisor;
 use super::template::Template;
 use crate::chat::{GenError, GenErrorKind};
 use crate::config::EngineConfig;
+use crate::config::pool::PoolConfig;
 use crate::paths::Paths;
 use llama_cpp_2::model::LlamaModel;
 use std::collections::HashMap;
@@ -184,13 +185,14 @@ impl Host {
     /// When llama.cpp does not start.
     pub fn new(
         config: &EngineConfig,
+        pool: &PoolConfig,
         paths: &Paths,
         config_file: Option<&Path>,
         activity: Activity,
     ) -> Result<Self, String> {
         Ok(Self {
             inner: Arc::new(Inner {
-                llama: Llama::start()?,
+                llama: Llama::start()?.with_pool(pool),
                 catalogue: Mutex::new(Catalogue::new(
                     super::builtin::unpack(paths)
                         .map_err(|e| tracing::warn!(error = %e, "no built-in model"))
@@ -473,7 +475,7 @@ impl Inner {
         let host = Host { inner: Arc::clone(self) };
         // Mapped weights of other models count as available, but are in use.
         let taken: u64 = host.residents().iter().map(|r| r.need.weights).sum();
-        let need = match memory::available().map(|bytes| bytes.saturating_sub(taken)) {
+        let need = match memory::available().filter(|_| !self.llama.is_pooled(path)).map(|bytes| bytes.saturating_sub(taken)) {
             Some(available) => memory::check(id, &info, shape, available)
                 .map_err(|message| GenError::new(GenErrorKind::OutOfMemory, message))?,
             None => memory::need(&info, shape),

@@ -1,5 +1,7 @@
 //! The thin layer over `llama_cpp_2`: starting llama.cpp, loading a model, making its context.
 
+use super::pool::Pool;
+use crate::config::pool::PoolConfig;
 use llama_cpp_2::LogOptions;
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::context::params::{LlamaContextParams, LlamaPoolingType};
@@ -41,6 +43,7 @@ pub struct Llama {
     backend: Arc<LlamaBackend>,
     /// Making contexts changes the model inside llama.cpp: one at a time.
     making_context: Arc<Mutex<()>>,
+    pool: Pool,
 }
 
 impl Llama {
@@ -53,7 +56,19 @@ impl Llama {
         #[cfg(feature = "portable")]
         super::backends::load()?;
         let backend = LlamaBackend::init().map_err(|e| format!("llama.cpp did not start: {e}"))?;
-        Ok(Self { backend: Arc::new(backend), making_context: Arc::default() })
+        Ok(Self { backend: Arc::new(backend), making_context: Arc::default(), pool: Pool::default() })
+    }
+
+    /// The same with devices of other machines.
+    #[must_use]
+    pub fn with_pool(self, config: &PoolConfig) -> Self {
+        Self { pool: Pool::open(config), ..self }
+    }
+
+    /// Whether this file is spread over other machines, whose memory then counts.
+    #[must_use]
+    pub fn is_pooled(&self, path: &Path) -> bool {
+        self.pool.takes(path)
     }
 
     /// Loads a model. `progress` gets 0 to 1 and may return `false` to stop.
@@ -66,9 +81,12 @@ impl Llama {
         storage: Storage,
         progress: impl FnMut(f32) -> bool + 'static,
     ) -> Result<LlamaModel, String> {
-        let params = LlamaModelParams::default()
+        let mut params = LlamaModelParams::default()
             .with_use_mmap(storage == Storage::Mapped)
             .with_progress_callback(progress);
+        if let Some(devices) = self.pool.devices(path)? {
+            params = params.with_devices(&devices).map_err(|e| e.to_string())?;
+        }
         LlamaModel::load_from_file(&self.backend, path, &params).map_err(|e| e.to_string())
     }
 

@@ -4,7 +4,7 @@ use super::super::count::TokenCounter;
 use super::super::host::{Host, Resident, State as ModelState};
 use super::super::job::{Job, JobEvent, SamplerSpec};
 use super::super::prompt;
-use super::super::request::{self, BiasToken, ChatRequest, Form, TemplateRequest, TokenizeRequest};
+use super::super::request::{self, BiasToken, ChatRequest, Form, Image, TemplateRequest, TokenizeRequest};
 use super::super::template::{Ending, Prompt, PromptMessage, RenderOptions};
 use super::super::think::ThinkSplitter;
 use super::super::{gguf, llama};
@@ -102,6 +102,14 @@ async fn refuse_unless_chat(host: &Host, id: &str) -> Result<(), Failure> {
         }
         None => Ok(()),
     }
+}
+
+/// Good images, and nothing that could look at them.
+fn refuse_images(images: &[Image]) -> Result<(), Failure> {
+    if images.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::bad_request("messages hold an image, and this engine reads text only. Leave it out"))
 }
 
 /// A request ready for its model's thread.
@@ -232,6 +240,7 @@ pub(super) async fn completions(
     let request = Arc::new(chat_request(&body(bytes)?)?);
     let (id, path) = resolve(&host, request.model.as_deref()).await?;
     refuse_unless_chat(&host, &id).await?;
+    refuse_images(&request.images)?;
     let question = Question { request: Arc::clone(&request), id, path, arrived: Instant::now() };
     let state = want(&host, &question.id, &question.path)?;
     let answer = Answer::new(host.clone(), question, ANSWERS.fetch_add(1, Ordering::Relaxed));
