@@ -38,4 +38,6 @@ pub mod stop;
 pub mod supervisor;
 pub mod template;
 pub mod think;
+#[cfg(feature = "mtmd")]
+pub mod vision;
 pub mod worker;

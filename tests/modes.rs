@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use support::{Engine, command, large};
 
 /// One red pixel.
-const PIXEL: &str = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg==";
+const PIXEL: &str =
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg==";
 
 fn with_image(url: &str) -> Value {
     json!({"model": "builtin", "messages": [{"role": "user", "content": [
@@ -21,29 +22,35 @@ fn with_image(url: &str) -> Value {
 #[test]
 fn images_are_refused_with_the_reason() {
     let engine = Engine::start();
-    for (url, words) in [
-        (format!("data:image/png;base64,{PIXEL}"), "this engine reads text only"),
-        ("http://example.org/cat.png".to_owned(), "fetches nothing from elsewhere"),
-        ("data:image/png;base64,PGh0bWw+".to_owned(), "is no image"),
-        (format!("data:image/png;base64,{}", PIXEL.get(..24).unwrap()), "cut off"),
+    let wrong = "invalid_request_error";
+    let without = if cfg!(feature = "mtmd") { "no projector" } else { "--features mtmd" };
+    for (url, kind, words) in [
+        (format!("data:image/png;base64,{PIXEL}"), "image_error", without),
+        ("http://example.org/cat.png".to_owned(), wrong, "fetches nothing from elsewhere"),
+        ("data:image/png;base64,PGh0bWw+".to_owned(), wrong, "is no image"),
+        (format!("data:image/png;base64,{}", PIXEL.get(..24).unwrap()), wrong, "cut off"),
     ] {
         let (status, answer) = engine.post("/v1/chat/completions", with_image(&url).to_string().as_bytes());
         let message = answer["error"]["message"].as_str().unwrap_or_default();
-        assert_eq!((status, &answer["error"]["type"]), (400, &json!("invalid_request_error")), "{answer}");
+        assert_eq!((status, &answer["error"]["type"]), (400, &json!(kind)), "{answer}");
         assert!(message.contains(words), "{message}");
     }
-    assert_eq!(engine.get("/v1/models")["data"][0]["status"]["value"], "unloaded", "nothing was loaded for that");
+    assert_eq!(
+        engine.get("/v1/models")["data"][0]["status"]["value"],
+        "unloaded",
+        "nothing was loaded for that"
+    );
 }
 
 #[test]
 fn a_pool_nobody_answers_for_keeps_the_others() {
     // A port that was free a moment ago.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let config =
-        format!("[engine]\n[pool]\nmodel = \"{}\"\nservers = [\"127.0.0.1:{port}\"]\n", large());
+    let config = format!("[engine]\n[pool]\nmodel = \"{}\"\nservers = [\"127.0.0.1:{port}\"]\n", large());
     let engine = Engine::start_with(&config);
     let ask = |model: &str| {
-        let body = json!({"model": model, "temperature": 0, "messages": [{"role": "user", "content": "Hello"}]});
+        let body =
+            json!({"model": model, "temperature": 0, "messages": [{"role": "user", "content": "Hello"}]});
         engine.post("/v1/chat/completions", body.to_string().as_bytes())
     };
     let (status, answer) = ask(&large());

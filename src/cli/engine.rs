@@ -2,8 +2,8 @@
 
 use super::out;
 use crate::backend::{Backend, Backends};
-use crate::config::Config;
 use crate::chat::{GenError, GenErrorKind};
+use crate::config::Config;
 use crate::engine::{inspect, llama, pool, probe, supervisor, worker};
 use crate::error::{AppError, Exit};
 use crate::paths::Paths;
@@ -42,6 +42,15 @@ pub enum EngineCommand {
     Probe {
         /// The file.
         path: PathBuf,
+    },
+    /// The process a projector is tried in.
+    #[cfg(feature = "mtmd")]
+    #[command(hide = true)]
+    Look {
+        /// The model.
+        model: PathBuf,
+        /// The projector.
+        projector: PathBuf,
     },
     /// The process that looks at the devices.
     #[command(hide = true)]
@@ -82,6 +91,10 @@ pub(super) fn run(
                 Err(message) => Err(GenError::new(GenErrorKind::Protocol, message).into()),
             }
         }
+        #[cfg(feature = "mtmd")]
+        EngineCommand::Look { model, projector } => crate::engine::vision::run(&model, &projector)
+            .map(|()| Exit::Ok)
+            .map_err(|e| AppError::new(Exit::Model, e)),
         EngineCommand::Inspect { path } => {
             let report = inspect::run(&path).map_err(|e| AppError::new(Exit::Error, e))?;
             out::answer(&report);

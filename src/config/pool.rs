@@ -31,7 +31,10 @@ impl PoolConfig {
     /// What is wrong, and the next step.
     pub fn check(&self) -> Result<(), (String, String)> {
         if self.servers.len() > MAX_SERVERS {
-            return Err((format!("`pool.servers` can name {MAX_SERVERS} at most"), "leave some out".to_owned()));
+            return Err((
+                format!("`pool.servers` can name {MAX_SERVERS} at most"),
+                "leave some out".to_owned(),
+            ));
         }
         for (index, server) in self.servers.iter().enumerate() {
             local_address(server).map_err(|(what, next)| (format!("`pool.servers`: {what}"), next))?;
@@ -94,7 +97,10 @@ mod tests {
             assert!(local_address(bad).is_err(), "{bad}");
         }
         let (_, next) = local_address("mac.local:50052").expect_err("elsewhere");
-        assert_eq!(next, "make a tunnel (ssh -N -L 50052:127.0.0.1:50052 mac.local) and name 127.0.0.1:50052");
+        assert_eq!(
+            next,
+            "make a tunnel (ssh -N -L 50052:127.0.0.1:50052 mac.local) and name 127.0.0.1:50052"
+        );
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// Loads the best backend of each kind for this machine.
 ///
 /// # Errors
-/// Two lines, when there is no folder or nothing of use in it.
+/// One line, when there is no folder or nothing of use in it.
 pub(super) fn load() -> Result<(), String> {
     let program = std::env::current_exe().map_err(|e| format!("cannot find this program: {e}"))?;
     let Some(folder) = places(&program).into_iter().find(|folder| folder.is_dir()) else {
@@ -19,7 +19,7 @@ pub(super) fn load() -> Result<(), String> {
     };
     // llama.cpp takes text without a zero byte.
     if folder.to_str().is_none_or(|text| text.contains('\0')) {
-        return Err(format!("{} has a name that is no text\nput the program elsewhere", folder.display()));
+        return Err(format!("{} has a name that is no text; put the program elsewhere", folder.display()));
     }
     load_backends_from_path(&folder);
     found(&program)
@@ -37,7 +37,7 @@ fn found(program: &Path) -> Result<(), String> {
     }
     let places: Vec<String> = places(program).iter().map(|folder| folder.display().to_string()).collect();
     Err(format!(
-        "no library of ggml's backends that runs here in {}\nput the folder `backends` that came with the program there",
+        "no library of ggml's backends that runs here; put the folder `backends` that came with the program at {}",
         places.join(" or ")
     ))
 }
@@ -50,6 +50,9 @@ mod tests {
     #[test]
     fn libraries_are_looked_for_beside_the_program_only() {
         let at = places(Path::new("/opt/duet/bin/tui"));
-        assert_eq!(at, [PathBuf::from("/opt/duet/bin/backends"), PathBuf::from("/opt/duet/lib/duet/backends")]);
+        assert_eq!(
+            at,
+            [PathBuf::from("/opt/duet/bin/backends"), PathBuf::from("/opt/duet/lib/duet/backends")]
+        );
     }
 }

@@ -112,9 +112,26 @@ pub struct Resident {
     /// Larger is later.
     pub last_used: AtomicU64,
     commands: mpsc::Sender<Command>,
+    #[cfg(feature = "mtmd")]
+    eyes: std::sync::OnceLock<Result<Arc<super::vision::Eyes>, String>>,
 }
 
 impl Resident {
+    /// What lets it see; loaded when it is asked for the first time.
+    ///
+    /// # Errors
+    /// Two lines: there is no projector beside it, or it can't be used.
+    #[cfg(feature = "mtmd")]
+    pub fn eyes(&self) -> Result<Arc<super::vision::Eyes>, String> {
+        let open = || {
+            let projector = super::vision::projector(&self.path).ok_or_else(|| {
+                format!("`{}` can't see: there is no projector (mmproj) beside it", self.id)
+            })?;
+            super::vision::Eyes::open(&self.model, &self.path, &projector, self.options.threads)
+        };
+        self.eyes.get_or_init(open).clone()
+    }
+
     /// Gives the model's thread a job.
     ///
     /// # Errors
@@ -475,7 +492,10 @@ impl Inner {
         let host = Host { inner: Arc::clone(self) };
         // Mapped weights of other models count as available, but are in use.
         let taken: u64 = host.residents().iter().map(|r| r.need.weights).sum();
-        let need = match memory::available().filter(|_| !self.llama.is_pooled(path)).map(|bytes| bytes.saturating_sub(taken)) {
+        let need = match memory::available()
+            .filter(|_| !self.llama.is_pooled(path))
+            .map(|bytes| bytes.saturating_sub(taken))
+        {
             Some(available) => memory::check(id, &info, shape, available)
                 .map_err(|message| GenError::new(GenErrorKind::OutOfMemory, message))?,
             None => memory::need(&info, shape),
@@ -526,6 +546,8 @@ impl Inner {
                     stats,
                     last_used: AtomicU64::new(self.uses.fetch_add(1, Ordering::Relaxed)),
                     commands,
+                    #[cfg(feature = "mtmd")]
+                    eyes: std::sync::OnceLock::new(),
                 };
                 // Before anybody can use it: what it does then must not be overwritten.
                 let mut ids = host.ids();

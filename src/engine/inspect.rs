@@ -6,6 +6,7 @@ use super::llama::{self, Llama, LoadOptions, Storage};
 use llama_cpp_2::LlamaBackendDeviceType;
 use llama_cpp_2::llama_batch::LlamaBatch;
 use serde::{Deserialize, Serialize};
+use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -71,10 +72,19 @@ pub struct Trial {
 /// # Errors
 /// One line: how the process ended and its last words.
 pub fn inspect(model: &Path) -> Result<Findings, String> {
+    let said = in_child(&["inspect".as_ref(), model.as_os_str()])?;
+    serde_json::from_slice(&said).map_err(|e| format!("its report can't be read: {e}"))
+}
+
+/// Runs `tui engine` with these arguments and returns what it prints.
+///
+/// # Errors
+/// One line: how the process ended and its last words.
+pub(super) fn in_child(arguments: &[&OsStr]) -> Result<Vec<u8>, String> {
     let executable = std::env::current_exe().map_err(|e| format!("cannot find this program: {e}"))?;
     let mut child = Command::new(executable)
-        .args(["engine", "inspect"])
-        .arg(model)
+        .arg("engine")
+        .args(arguments)
         .env("GGML_NO_BACKTRACE", "1")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -98,7 +108,7 @@ pub fn inspect(model: &Path) -> Result<Findings, String> {
     };
     let (said, words) = (said.join().unwrap_or_default(), words.join().unwrap_or_default());
     if status.success() {
-        return serde_json::from_slice(&said).map_err(|e| format!("its report can't be read: {e}"));
+        return Ok(said);
     }
     let words = String::from_utf8_lossy(&words);
     let last = words.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it left no word");

@@ -16,6 +16,9 @@ pub struct Job {
     pub prompt: Vec<TokenId>,
     /// Upper bound on output tokens; 0 only prefills. Bounded by the context in any case.
     pub max_tokens: Option<u32>,
+    /// Images of the prompt, in their order.
+    #[cfg(feature = "mtmd")]
+    pub images: Vec<super::vision::Seen>,
     /// How to choose tokens.
     pub sampling: SamplerSpec,
     /// Strings that end the answer.
@@ -31,6 +34,39 @@ pub struct Job {
     /// Where the answer goes. A closed receiver cancels. Unbounded: what can be in it is bounded by the
     /// context, and a slow reader must never hold up other sequences of the batch.
     pub events: UnboundedSender<JobEvent>,
+}
+
+impl Job {
+    /// Where the next image begins at or after `from`, else the end of the prompt.
+    #[must_use]
+    pub fn next_image(&self, from: usize) -> usize {
+        #[cfg(feature = "mtmd")]
+        if let Some(image) = self.images.iter().find(|image| image.at >= from) {
+            return image.at;
+        }
+        self.prompt.len().max(from)
+    }
+
+    /// The most tokens up to `len` that hold no part of an image without the rest.
+    #[must_use]
+    pub fn whole(&self, len: usize) -> usize {
+        #[cfg(feature = "mtmd")]
+        if let Some(image) = self.images.iter().find(|image| image.at < len && len < image.at + image.len) {
+            return image.at;
+        }
+        len
+    }
+
+    /// Whether this place of the prompt belongs to an image.
+    #[must_use]
+    pub fn is_image(&self, index: usize) -> bool {
+        #[cfg(feature = "mtmd")]
+        if self.images.iter().any(|image| (image.at..image.at + image.len).contains(&index)) {
+            return true;
+        }
+        let _ = index;
+        false
+    }
 }
 
 /// Sampling settings with every gap filled.

@@ -172,7 +172,9 @@ impl ModelThread<'_> {
 
     fn enqueue(&mut self, job: Job) {
         let needed = job.prompt.len();
-        if needed == 0 || !job.prompt.iter().all(|id| llama::is_token(self.model, *id)) {
+        let is_good =
+            |(index, id): (usize, &TokenId)| llama::is_token(self.model, *id) || job.is_image(index);
+        if needed == 0 || !job.prompt.iter().enumerate().all(is_good) {
             // llama.cpp ends the process for a token that isn't one.
             let message = "the prompt is empty or holds a token the model does not have".to_owned();
             let _ = job.events.send(JobEvent::Failed { kind: GenErrorKind::Refused, message });
@@ -259,6 +261,7 @@ impl ModelThread<'_> {
             }
         };
         sampler.accept_prompt(&job.prompt);
+        let choice = prefix::Choice { reused: job.whole(choice.reused), ..choice };
         let cached = self.keep_prefix(choice);
         self.clock += 1;
         let Some(slot) = self.slots.get_mut(choice.slot) else { return };
@@ -310,7 +313,36 @@ impl ModelThread<'_> {
         (by_time.next_multiple_of(CHUNK_STEP)).clamp(SMALLEST_CHUNK, BATCH as usize)
     }
 
+    /// Evaluates one image that a prompt has come to, if there is one.
+    #[cfg(feature = "mtmd")]
+    fn look(&mut self) {
+        for slot in &mut self.slots {
+            let Some(running) = &mut slot.running else { continue };
+            let at = slot.tokens.len();
+            let Some(image) = running.job.images.iter().find(|image| image.at == at) else { continue };
+            let evaluated = image.evaluate(&mut self.context, slot.seq);
+            let tokens = running.job.prompt.get(at..at + image.len).unwrap_or_default();
+            match evaluated {
+                Ok(()) => {
+                    slot.tokens.extend_from_slice(tokens);
+                    self.stats.add_prompt(tokens.len());
+                    running.send_progress(slot.tokens.len());
+                }
+                Err(message) => {
+                    let _ = self.context.clear_kv_cache_seq(Some(seq_id(slot.seq)), None, None);
+                    slot.tokens.clear();
+                    if let Some(running) = slot.running.take() {
+                        running.fail(GenErrorKind::Model, message);
+                    }
+                }
+            }
+            return;
+        }
+    }
+
     fn step(&mut self) {
+        #[cfg(feature = "mtmd")]
+        self.look();
         self.batch.clear();
         let mut budget = self.chunk();
         let mut prompt_tokens = 0;
@@ -333,7 +365,7 @@ impl ModelThread<'_> {
             }
             let room = (BATCH as usize).saturating_sub(usize::try_from(self.batch.n_tokens()).unwrap_or(0));
             let done = slot.tokens.len();
-            let left = running.job.prompt.get(done..).unwrap_or_default();
+            let left = running.job.prompt.get(done..running.job.next_image(done)).unwrap_or_default();
             let take = left.len().min(budget).min(room);
             // Without output tokens no logits are needed.
             let wants_logits = running.job.max_tokens != Some(0);

@@ -62,7 +62,10 @@ impl Pool {
         let (far, near): (Vec<_>, Vec<_>) = all
             .into_iter()
             .filter(|device| {
-                matches!(device.device_type, LlamaBackendDeviceType::Gpu | LlamaBackendDeviceType::IntegratedGpu)
+                matches!(
+                    device.device_type,
+                    LlamaBackendDeviceType::Gpu | LlamaBackendDeviceType::IntegratedGpu
+                )
             })
             .partition(|device| is_remote(&device.backend));
         let far = far.into_iter().filter(|_| is_pooled);
@@ -101,9 +104,12 @@ fn add(server: &str) -> Result<(), String> {
     let add = function(c"ggml_backend_rpc_add_server").ok_or_else(|| NOT_BUILT.to_owned())?;
     // SAFETY: that name stands for a function of this type (ggml-rpc.h of the pinned version). It gives null when
     // the server does not answer, else something that lives as long as the process.
-    let found = unsafe { std::mem::transmute::<*mut std::ffi::c_void, AddServer>(add.as_ptr())(endpoint.as_ptr()) };
+    let found =
+        unsafe { std::mem::transmute::<*mut std::ffi::c_void, AddServer>(add.as_ptr())(endpoint.as_ptr()) };
     if found.is_null() {
-        return Err(format!("nothing of the pool answers at {server}\nstart `tui engine lend` there and the tunnel to it"));
+        return Err(format!(
+            "nothing of the pool answers at {server}\nstart `tui engine lend` there and the tunnel to it"
+        ));
     }
     // SAFETY: `found` is a registry entry; called before other threads use the list.
     unsafe { llama_cpp_sys_2::ggml_backend_register(found) };
@@ -128,7 +134,13 @@ pub fn lend(listen: &str, threads: usize) -> Result<std::convert::Infallible, St
     let has_card = all.iter().any(|device| is_card(device.device_type));
     let mut devices: Vec<_> = all
         .iter()
-        .filter(|device| if has_card { is_card(device.device_type) } else { device.device_type == LlamaBackendDeviceType::Cpu })
+        .filter(|device| {
+            if has_card {
+                is_card(device.device_type)
+            } else {
+                device.device_type == LlamaBackendDeviceType::Cpu
+            }
+        })
         // SAFETY: the index comes from the list that was just read, and nothing changes it.
         .map(|device| unsafe { llama_cpp_sys_2::ggml_backend_dev_get(device.index) })
         .collect();

@@ -12,8 +12,8 @@ mod tests;
 
 pub use embeddings::{EmbeddingInput, EmbeddingsRequest};
 pub use fields::RequestError;
-pub use images::Image;
 pub use generation::{BiasToken, Form, Generation, LogitBias, SamplingParams};
+pub use images::{Image, mark};
 
 use super::template::{Ending, PromptMessage, PromptRole, RenderOptions};
 use fields::{Fields, wrong};
@@ -127,7 +127,12 @@ impl TemplateRequest {
         let messages = messages(fields, &mut images)?;
         let ending = ending(fields, &messages)?;
         let variables = variables(fields)?;
-        Ok(Self { model: model(fields)?, messages, images, render: RenderOptions { ending, variables, now: None } })
+        Ok(Self {
+            model: model(fields)?,
+            messages,
+            images,
+            render: RenderOptions { ending, variables, now: None },
+        })
     }
 }
 
@@ -242,9 +247,10 @@ fn part<'a>(
         Some("image_url") if role != PromptRole::User => {
             Err(RequestError::new(path, "is an image; only messages of the user may hold one"))
         }
-        Some("image_url") if images.len() >= images::MAX_IMAGES => {
-            Err(RequestError::new(path, format!("is one image too many; {} are possible", images::MAX_IMAGES)))
-        }
+        Some("image_url") if images.len() >= images::MAX_IMAGES => Err(RequestError::new(
+            path,
+            format!("is one image too many; {} are possible", images::MAX_IMAGES),
+        )),
         Some("image_url") => {
             images.push(images::part(&fields)?);
             Ok(images::mark())

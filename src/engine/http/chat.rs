@@ -104,17 +104,30 @@ async fn refuse_unless_chat(host: &Host, id: &str) -> Result<(), Failure> {
     }
 }
 
-/// Good images, and nothing that could look at them.
-fn refuse_images(images: &[Image]) -> Result<(), Failure> {
+/// Refuses images where nothing could look at them, before a model is loaded for nothing.
+fn refuse_images(images: &[Image], id: &str, path: &std::path::Path) -> Result<(), Failure> {
     if images.is_empty() {
         return Ok(());
     }
-    Err(Failure::bad_request("messages hold an image, and this engine reads text only. Leave it out"))
+    let why = if cfg!(feature = "mtmd") {
+        #[cfg(feature = "mtmd")]
+        if super::super::vision::projector(path).is_some() {
+            return Ok(());
+        }
+        let folder = path.parent().unwrap_or(path).display();
+        format!("`{id}` can't see: there is no projector for it. Put its mmproj file into {folder}")
+    } else {
+        "this program was built without image input. Build it with --features mtmd, or leave the image out"
+            .to_owned()
+    };
+    Err(Failure::new(StatusCode::BAD_REQUEST, "image_error", why))
 }
 
 /// A request ready for its model's thread.
 pub(super) struct Prepared {
     prompt: Vec<i32>,
+    #[cfg(feature = "mtmd")]
+    images: Vec<super::super::vision::Seen>,
     think: ThinkSplitter,
     sampling: SamplerSpec,
 }
@@ -123,6 +136,15 @@ pub(super) struct Prepared {
 pub(super) async fn prepare(resident: Arc<Resident>, request: Arc<ChatRequest>) -> Result<Prepared, Failure> {
     let work = move || {
         let rendered = render(&resident, &request.messages, &request.render)?;
+        #[cfg(feature = "mtmd")]
+        let (prompt, images) = if request.images.is_empty() {
+            (prompt::tokenize(&resident.model, &rendered.segments), Vec::new())
+        } else {
+            let refused = |message: String| Failure::new(StatusCode::BAD_REQUEST, "image_error", message);
+            let eyes = resident.eyes().map_err(refused)?;
+            eyes.prompt(&rendered.segments, &request.images).map_err(refused)?
+        };
+        #[cfg(not(feature = "mtmd"))]
         let prompt = prompt::tokenize(&resident.model, &rendered.segments);
         let context = resident.options.context as usize;
         if prompt.len() >= context {
@@ -137,7 +159,13 @@ pub(super) async fn prepare(resident: Arc<Resident>, request: Arc<ChatRequest>) 
                 ThinkSplitter::new(tags, rendered.is_thinking)
             }
         };
-        Ok(Prepared { prompt, think, sampling })
+        Ok(Prepared {
+            prompt,
+            #[cfg(feature = "mtmd")]
+            images,
+            think,
+            sampling,
+        })
     };
     away(work).await?
 }
@@ -216,6 +244,8 @@ pub(super) fn submit(
     let asked = &request.generation;
     let job = Job {
         prompt: prepared.prompt,
+        #[cfg(feature = "mtmd")]
+        images: prepared.images,
         max_tokens: asked.max_tokens,
         sampling: prepared.sampling,
         stop: asked.stop.clone(),
@@ -240,7 +270,7 @@ pub(super) async fn completions(
     let request = Arc::new(chat_request(&body(bytes)?)?);
     let (id, path) = resolve(&host, request.model.as_deref()).await?;
     refuse_unless_chat(&host, &id).await?;
-    refuse_images(&request.images)?;
+    refuse_images(&request.images, &id, &path)?;
     let question = Question { request: Arc::clone(&request), id, path, arrived: Instant::now() };
     let state = want(&host, &question.id, &question.path)?;
     let answer = Answer::new(host.clone(), question, ANSWERS.fetch_add(1, Ordering::Relaxed));

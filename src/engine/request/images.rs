@@ -55,7 +55,8 @@ pub(super) fn part(fields: &Fields) -> Result<Image, RequestError> {
     let scheme = url.get(..5).unwrap_or_default();
     if !scheme.eq_ignore_ascii_case("data:") {
         return Err(refuse(
-            "must be a data URL (data:image/png;base64,…): this engine fetches nothing from elsewhere".to_owned(),
+            "must be a data URL (data:image/png;base64,…): this engine fetches nothing from elsewhere"
+                .to_owned(),
         ));
     }
     let (_, rest) = url.split_at_checked(5).unwrap_or_default();
@@ -170,7 +171,10 @@ mod tests {
         assert_eq!(read(&bmp).map(|image| image.size), Ok((9, 4)));
         // A string is what some clients send.
         let data = base64::engine::general_purpose::STANDARD_NO_PAD.encode(PNG);
-        assert_eq!(read_url(&json!(format!("DATA:image/png;charset=x;BASE64,{data}"))).map(|i| i.size), Ok((2, 3)));
+        assert_eq!(
+            read_url(&json!(format!("DATA:image/png;charset=x;BASE64,{data}"))).map(|i| i.size),
+            Ok((2, 3))
+        );
     }
 
     #[test]
