@@ -25,7 +25,8 @@ def main():
                "v.position_embd.weight": matrix((SIZE // PATCH) ** 2, EMBED),
                "v.pre_ln.weight": 1 + matrix(EMBED), "v.pre_ln.bias": matrix(EMBED),
                "mm.0.weight": matrix(HIDDEN, EMBED), "mm.0.bias": matrix(HIDDEN),
-               "mm.2.weight": matrix(args.width, HIDDEN), "mm.2.bias": matrix(args.width)}
+               # Loud, so that what is seen changes what is said.
+               "mm.2.weight": 5 * matrix(args.width, HIDDEN), "mm.2.bias": matrix(args.width)}
     for i in range(LAYERS):
         for name in ("attn_q", "attn_k", "attn_v", "attn_out"):
             weights[f"v.blk.{i}.{name}.weight"], weights[f"v.blk.{i}.{name}.bias"] = matrix(EMBED, EMBED), matrix(EMBED)
