@@ -68,6 +68,11 @@ fn what_is_broken_is_told_and_the_rest_too() {
     assert_eq!((code, level), (0, "warn"), "a machine that is off is nothing broken: {text}");
     assert!(text.contains("box") && !next.is_empty(), "{text}");
 
+    let dir = home(&format!("[pool]\nmodel = \"m\"\nservers = [\"127.0.0.1:{port}\"]\n"));
+    let (_, report) = doctor(dir.path());
+    let (level, text, _) = lines(&report, "pool")[0];
+    assert!(level == "warn" && text.contains("m can't be loaded"), "{text}");
+
     let dir =
         home("[[backend]]\nname = \"box\"\nurl = \"http://127.0.0.1:1\"\ntoken_env = \"NO_SUCH_KEY\"\n");
     let (code, report) = doctor(dir.path());

@@ -1,6 +1,5 @@
 //! What an engine says of images and of a pool of machines that it can't have.
 #![cfg(feature = "local")]
-#![expect(clippy::unwrap_used, reason = "a helper whose set-up fails has failed")]
 #![allow(clippy::panic, dead_code, reason = "a helper that fails fails its test; the helpers are shared")]
 
 #[path = "support/engine.rs"]

@@ -26,6 +26,31 @@ pub(super) fn check(report: &mut Report, config: &Config, backends: &Backends) {
     if config.backends.is_empty() {
         report.ok("backends", "no other server is configured");
     }
+    #[cfg(feature = "local")]
+    pool(report, config);
+}
+
+/// Whether somebody listens where the pool's servers, or the tunnels to them, should be.
+#[cfg(feature = "local")]
+fn pool(report: &mut Report, config: &Config) {
+    let area = "pool";
+    for server in &config.pool.servers {
+        let reached = server
+            .parse()
+            .map_err(|_| std::io::ErrorKind::InvalidInput.into())
+            .and_then(|address| std::net::TcpStream::connect_timeout(&address, PATIENCE));
+        match reached {
+            Ok(_) => report.ok(area, format!("{server} can be reached")),
+            Err(error) => report.warn(
+                area,
+                format!(
+                    "{server}: {error}; {} can't be loaded",
+                    config.pool.model.as_deref().unwrap_or("its model")
+                ),
+                "start `tui engine lend` there and the SSH tunnel to it",
+            ),
+        }
+    }
 }
 
 async fn engine(report: &mut Report, backend: &Backend) {
