@@ -6,6 +6,7 @@
 # make termbench  the interface against a scripted server (about eight minutes)
 # make openai     the official OpenAI client in Python against `tui serve` (seconds, once it is built)
 # make results    writes the last figures of the two above into benches/RESULTS.md
+# make portable   a folder that runs on any machine of this kind: target/portable (FEATURES=cuda adds a card)
 # make clean
 #
 # Each sets up what it needs: see .ci/setup.
@@ -22,7 +23,7 @@ CLIPPY := -- -D warnings
 SHAPES := $(MODELS)/tiny-60m.gguf $(MODELS)/half-b.gguf
 
 .NOTPARALLEL:
-.PHONY: run test check lint bench peers termbench openai results clean release setup-run setup-test setup-bench
+.PHONY: run test check lint bench peers termbench openai results portable clean release setup-run setup-test setup-bench
 
 run: setup-run release
 	@exec $(TARGET)/release/tui $(ARGS)
@@ -92,6 +93,9 @@ $(VENV)/openai: tests/requirements-openai.txt $(VENV)/ready
 
 results:
 	@python3 benches/results.py $(FIGURES) benches/RESULTS.md
+
+portable: setup-run
+	@.ci/portable $(FEATURES)
 
 clean:
 	cargo clean

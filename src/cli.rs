@@ -3,6 +3,7 @@
 mod args;
 mod ask;
 mod config;
+mod doctor;
 #[cfg(feature = "local")]
 mod engine;
 mod input;
@@ -52,7 +53,11 @@ fn run(arguments: Vec<OsString>) -> Result<Exit, AppError> {
     if let Some(Command::Config { command }) = &cli.command {
         return config::run(command, &paths, file.as_deref());
     }
-    let config = crate::config::file::load(&paths.config_file(), file.as_deref())?;
+    let config = crate::config::file::load(&paths.config_file(), file.as_deref());
+    if let Some(Command::Doctor { json }) = cli.command {
+        return Ok(doctor::run(config, &paths, file.as_deref(), json));
+    }
+    let config = config?;
     match cli.command {
         #[cfg(feature = "local")]
         Some(Command::Engine { command }) => engine::run(command, &config, &paths, file.as_deref()),
@@ -62,7 +67,7 @@ fn run(arguments: Vec<OsString>) -> Result<Exit, AppError> {
         #[cfg(feature = "local")]
         Some(Command::Serve(arguments)) => serve::run(*arguments, &config, &paths, file.as_deref()),
         Some(Command::Sessions { command, list }) => sessions::run(command.as_ref(), list, &paths),
-        Some(Command::Config { .. }) => Ok(Exit::Ok),
+        Some(Command::Config { .. } | Command::Doctor { .. }) => Ok(Exit::Ok),
         None => {
             crate::logging::start(&paths.logs(), "tui");
             match way(&cli.ask)? {

@@ -1,6 +1,7 @@
 //! The configuration: one total value, defaults filled in. Loading and its errors are in [`mod@file`].
 
 pub mod file;
+pub mod pool;
 mod serve;
 mod units;
 
@@ -31,6 +32,8 @@ pub struct Config {
     pub engine: EngineConfig,
     /// The engine for other machines.
     pub serve: ServeConfig,
+    /// One model over several machines.
+    pub pool: pool::PoolConfig,
     /// Copying.
     pub clipboard: ClipboardConfig,
     /// Other servers.
@@ -49,6 +52,7 @@ impl Default for Config {
             sampling: Sampling::default(),
             engine: EngineConfig::default(),
             serve: ServeConfig::default(),
+            pool: pool::PoolConfig::default(),
             clipboard: ClipboardConfig::default(),
             backends: Vec::new(),
         }

@@ -9,21 +9,26 @@
 //! pin moves: [`llama`], [`model_thread`], [`sampler`].
 
 pub mod activity;
+#[cfg(feature = "portable")]
+mod backends;
 pub mod builtin;
 pub mod cache;
 pub mod catalogue;
 pub mod count;
 pub mod detok;
 pub mod draft;
+pub mod embed_thread;
 pub mod fair;
 pub mod gate;
 pub mod gguf;
 pub mod host;
 pub mod http;
+pub mod inspect;
 pub mod job;
 pub mod llama;
 pub mod memory;
 pub mod model_thread;
+pub mod pool;
 pub mod prefix;
 pub mod probe;
 pub mod prompt;
@@ -31,6 +36,7 @@ pub mod request;
 pub mod residency;
 pub mod rewind;
 pub mod sampler;
+pub mod sandbox;
 pub mod serve;
 pub mod slot;
 pub mod socket;
@@ -39,4 +45,6 @@ pub mod stop;
 pub mod supervisor;
 pub mod template;
 pub mod think;
+#[cfg(feature = "mtmd")]
+pub mod vision;
 pub mod worker;

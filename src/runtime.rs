@@ -13,6 +13,7 @@ mod effects;
 mod event_loop;
 mod frames;
 mod input;
+pub mod inspect;
 mod last_words;
 mod mailbox;
 mod paint;

@@ -77,9 +77,18 @@ fn state(item: &Value) -> ModelState {
         }
         Some("failed") => failed(status),
         Some("unloaded") if has_failed => failed(status),
+        Some("unloaded") if !makes_text(item) => {
+            ModelState::Failed { reason: "not a chat model: it makes no text".to_owned() }
+        }
         Some("unloaded") => ModelState::Unloaded,
         _ => ModelState::Unknown,
     }
+}
+
+/// Whether text comes out of a model, as far as the server says.
+fn makes_text(item: &Value) -> bool {
+    let outputs = item.get("architecture").and_then(|a| a.get("output_modalities")).and_then(Value::as_array);
+    outputs.is_none_or(|all| all.is_empty() || all.iter().any(|kind| kind == "text"))
 }
 
 fn failed(status: &Value) -> ModelState {

@@ -60,6 +60,12 @@ pub(super) enum Command {
     #[cfg(feature = "local")]
     #[command(args_conflicts_with_subcommands = true)]
     Serve(Box<ServeArgs>),
+    /// What works on this machine and what does not: devices, engine, models, backends, terminal, files
+    Doctor {
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
     /// Saved conversations
     #[command(args_conflicts_with_subcommands = true)]
     Sessions {

@@ -2,8 +2,9 @@
 
 use super::out;
 use crate::backend::{Backend, Backends};
+use crate::chat::{GenError, GenErrorKind};
 use crate::config::Config;
-use crate::engine::{probe, supervisor, worker};
+use crate::engine::{inspect, llama, pool, probe, supervisor, worker};
 use crate::error::{AppError, Exit};
 use crate::paths::Paths;
 use crate::text::shown_line;
@@ -24,6 +25,12 @@ pub enum EngineCommand {
     },
     /// End it; running answers are finished first.
     Stop,
+    /// Lend this machine's accelerators to an engine elsewhere, which comes through an SSH tunnel.
+    Lend {
+        /// Address to listen on; one of this machine itself.
+        #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:50052")]
+        listen: String,
+    },
     /// The process that keeps the worker's last words.
     #[command(hide = true)]
     Run,
@@ -47,6 +54,21 @@ pub enum EngineCommand {
         /// Only measure: the file was tried before.
         #[arg(long)]
         measure: bool,
+    },
+    /// The process a projector is tried in.
+    #[cfg(feature = "mtmd")]
+    #[command(hide = true)]
+    Look {
+        /// The model.
+        model: PathBuf,
+        /// The projector.
+        projector: PathBuf,
+    },
+    /// The process that looks at the devices.
+    #[command(hide = true)]
+    Inspect {
+        /// A model to try them with.
+        path: PathBuf,
     },
 }
 
@@ -73,6 +95,24 @@ pub(super) fn run(
             let measured = probe::run(&path, context.max(1), slots.max(1), gpu_layers, measure)
                 .map_err(|e| AppError::new(Exit::Model, e))?;
             out::answer(&measured);
+            Ok(Exit::Ok)
+        }
+        EngineCommand::Lend { listen } => {
+            let threads = match config.engine.threads {
+                0 => llama::physical_cores(),
+                asked => asked,
+            };
+            match pool::lend(&listen, threads as usize) {
+                Err(message) => Err(GenError::new(GenErrorKind::Protocol, message).into()),
+            }
+        }
+        #[cfg(feature = "mtmd")]
+        EngineCommand::Look { model, projector } => crate::engine::vision::run(&model, &projector)
+            .map(|()| Exit::Ok)
+            .map_err(|e| AppError::new(Exit::Model, e)),
+        EngineCommand::Inspect { path } => {
+            let report = inspect::run(&path).map_err(|e| AppError::new(Exit::Error, e))?;
+            out::answer(&report);
             Ok(Exit::Ok)
         }
         EngineCommand::Start => with_engine(config, paths, config_file, async |engine| {

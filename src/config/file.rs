@@ -43,6 +43,11 @@ pub fn load(default: &Path, explicit: Option<&Path>) -> Result<Config, AppError>
     {
         *model = expand_home(Path::new(model)).to_string_lossy().into_owned();
     }
+    if let Some(model) = &mut config.pool.model
+        && (model.starts_with("~/") || model.starts_with("./"))
+    {
+        *model = folder.join(expand_home(Path::new(model))).to_string_lossy().into_owned();
+    }
     check(&config, path)?;
     Ok(config)
 }
@@ -145,6 +150,9 @@ fn check(config: &Config, path: &Path) -> Result<(), AppError> {
     check_models(config).or_else(|(what, hint)| wrong(what, hint))?;
     if let Err((what, hint)) = config.serve.check() {
         return wrong(what, hint);
+    }
+    if let Err((what, next)) = config.pool.check() {
+        return wrong(what, &next);
     }
     super::check_sampling(&config.sampling).or_else(|(key, why)| {
         wrong(format!("`sampling.{key}` {why}"), "leave it out for the model's default")

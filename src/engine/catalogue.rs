@@ -37,10 +37,11 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Why it can't be chatted with; none when it can.
+    /// Why nothing can be done with it; none for models to chat with and for those that make embeddings.
     #[must_use]
     pub fn unusable(&self) -> Option<String> {
         match &self.info {
+            Ok(info) if info.kind == gguf::ModelKind::Embedding => None,
             Ok(info) => info.kind.why_not_chat().map(ToOwned::to_owned),
             Err(reason) => Some(reason.clone()),
         }

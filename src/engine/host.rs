@@ -18,8 +18,8 @@ use super::cache::{self, Cache};
 use super::catalogue::{Catalogue, usual};
 use super::draft;
 use super::gate::Gate;
-use super::gguf::{ModelInfo, plain};
-use super::job::{Command, Job};
+use super::gguf::{ModelInfo, ModelKind, plain};
+use super::job::{Command, EmbedJob, Job};
 use super::llama::{self, Llama, LoadOptions};
 use super::probe::Way;
 use super::residency::budget::Held;
@@ -29,6 +29,7 @@ use super::stats::Stats;
 use super::supervisor;
 use super::template::Template;
 use crate::chat::{GenError, GenErrorKind};
+use crate::config::pool::PoolConfig;
 use crate::config::{DraftMode, EngineConfig};
 use crate::paths::Paths;
 use llama_cpp_2::model::LlamaModel;
@@ -138,15 +139,44 @@ pub struct Resident {
     moments: Mutex<Moments>,
     /// Set when its thread has ended.
     has_ended: Arc<AtomicBool>,
+    #[cfg(feature = "mtmd")]
+    eyes: std::sync::OnceLock<Result<Arc<super::vision::Eyes>, String>>,
 }
 
 impl Resident {
+    /// What lets it see; loaded when it is asked for the first time.
+    ///
+    /// # Errors
+    /// Two lines: there is no projector beside it, or it can't be used.
+    #[cfg(feature = "mtmd")]
+    pub fn eyes(&self) -> Result<Arc<super::vision::Eyes>, String> {
+        let open = || {
+            let projector = super::vision::projector(&self.path).ok_or_else(|| {
+                format!("`{}` can't see: there is no projector (mmproj) beside it", self.id)
+            })?;
+            super::vision::Eyes::open(&self.model, &self.path, &projector, self.options.threads)
+        };
+        self.eyes.get_or_init(open).clone()
+    }
+
     /// Gives the model's thread a job.
     ///
     /// # Errors
     /// When the thread has ended.
     pub fn submit(&self, job: Job) -> Result<(), GenError> {
-        self.commands.send(Command::Generate(Box::new(job))).map_err(|_| {
+        self.tell(Command::Generate(Box::new(job)))
+    }
+
+    /// Gives the thread of an embedding model texts.
+    ///
+    /// # Errors
+    /// When the thread has ended.
+    pub fn embed(&self, job: EmbedJob) -> Result<(), GenError> {
+        self.tell(Command::Embed(Box::new(job)))
+    }
+
+    fn tell(&self, command: Command) -> Result<(), GenError> {
+        self.commands.send(command).map_err(|_| {
             GenError::new(
                 GenErrorKind::EngineDied,
                 format!("the thread of `{}` has ended. Send again to load it anew", self.id),
@@ -249,13 +279,14 @@ impl Host {
     /// When llama.cpp does not start.
     pub fn new(
         config: &EngineConfig,
+        pool: &PoolConfig,
         paths: &Paths,
         config_file: Option<&Path>,
         activity: Activity,
     ) -> Result<Self, String> {
         Ok(Self {
             inner: Arc::new(Inner {
-                llama: Llama::start()?,
+                llama: Llama::start()?.with_pool(pool),
                 catalogue: Mutex::new(catalogue(config, paths)),
                 cache: Cache::new(
                     paths.cache.join("kv"),
@@ -330,6 +361,17 @@ impl Host {
             catalogue.find(&name)
         });
         found.map(|entry| (entry.id, entry.path)).map_err(|e| if ids_only { unlisted() } else { e.message })
+    }
+
+    /// What the model with this id is for, as the catalogue knows it; none for a file that can't be used.
+    #[must_use]
+    pub fn kind(&self, id: &str) -> Option<ModelKind> {
+        if let State::Loaded(resident) = self.state(id) {
+            return Some(resident.info.kind);
+        }
+        let catalogue = self.catalogue();
+        let entry = catalogue.entries().iter().find(|entry| entry.id == id)?;
+        entry.info.as_ref().ok().map(|info| info.kind)
     }
 
     /// Seconds since the engine started.

@@ -4,6 +4,7 @@
 mod answer;
 mod chat;
 mod chunk;
+mod embeddings;
 mod info;
 mod models;
 
@@ -25,6 +26,7 @@ pub fn router(host: Host) -> Router {
     Router::new()
         .route("/v1/chat/completions", post(chat::completions))
         .route("/chat/completions", post(chat::completions))
+        .route("/v1/embeddings", post(embeddings::create))
         .route("/tokenize", post(chat::tokenize))
         .route("/apply-template", post(chat::apply_template))
         .route("/v1/models", get(models::list))
@@ -87,8 +89,13 @@ impl Failure {
         let message = format!(
             "the prompt has {prompt} tokens, the context holds {context}. Shorten it, or raise [engine] context"
         );
+        Self::too_long(message, prompt, context)
+    }
+
+    /// The same for a text that is no prompt.
+    pub(super) fn too_long(message: impl Into<String>, tokens: usize, context: usize) -> Self {
         Self {
-            extra: Some((prompt, context)),
+            extra: Some((tokens, context)),
             ..Self::new(StatusCode::BAD_REQUEST, "exceed_context_size_error", message)
         }
     }

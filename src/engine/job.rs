@@ -2,11 +2,12 @@
 
 use super::cache::Place;
 use super::think::ThinkSplitter;
-use crate::chat::{CacheLost, Channel, Finish, GenErrorKind};
+use crate::chat::{CacheLost, Channel, Finish, GenError, GenErrorKind};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Instant;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
 
 /// A token id of the model's vocabulary.
 pub type TokenId = i32;
@@ -18,6 +19,9 @@ pub struct Job {
     pub prompt: Vec<TokenId>,
     /// Upper bound on output tokens; 0 only prefills. Bounded by the context in any case.
     pub max_tokens: Option<u32>,
+    /// Images of the prompt, in their order.
+    #[cfg(feature = "mtmd")]
+    pub images: Vec<super::vision::Seen>,
     /// How to choose tokens.
     pub sampling: SamplerSpec,
     /// Strings that end the answer.
@@ -37,6 +41,39 @@ pub struct Job {
     /// Where the answer goes. A closed receiver cancels. Unbounded: what can be in it is bounded by the
     /// context, and a slow reader must never hold up other sequences of the batch.
     pub events: UnboundedSender<JobEvent>,
+}
+
+impl Job {
+    /// Where the next image begins at or after `from`, else the end of the prompt.
+    #[must_use]
+    pub fn next_image(&self, from: usize) -> usize {
+        #[cfg(feature = "mtmd")]
+        if let Some(image) = self.images.iter().find(|image| image.at >= from) {
+            return image.at;
+        }
+        self.prompt.len().max(from)
+    }
+
+    /// The most tokens up to `len` that hold no part of an image without the rest.
+    #[must_use]
+    pub fn whole(&self, len: usize) -> usize {
+        #[cfg(feature = "mtmd")]
+        if let Some(image) = self.images.iter().find(|image| image.at < len && len < image.at + image.len) {
+            return image.at;
+        }
+        len
+    }
+
+    /// Whether this place of the prompt belongs to an image.
+    #[must_use]
+    pub fn is_image(&self, index: usize) -> bool {
+        #[cfg(feature = "mtmd")]
+        if self.images.iter().any(|image| (image.at..image.at + image.len).contains(&index)) {
+            return true;
+        }
+        let _ = index;
+        false
+    }
 }
 
 /// Sampling settings with every gap filled.
@@ -135,11 +172,37 @@ pub struct JobTimings {
     pub draft_n_accepted: u32,
 }
 
+/// Texts to be turned into vectors.
+#[derive(Debug)]
+pub struct EmbedJob {
+    /// The texts, tokenised; none of them empty.
+    pub texts: Vec<Vec<TokenId>>,
+    /// When the request arrived.
+    pub arrived: Instant,
+    /// Where the vectors go. A closed receiver cancels.
+    pub reply: oneshot::Sender<Result<Embedded, GenError>>,
+}
+
+/// The vectors of one request, and what they took.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Embedded {
+    /// One for each text, of length 1.
+    pub vectors: Vec<Vec<f32>>,
+    /// Tokens of all texts.
+    pub tokens: usize,
+    /// Milliseconds from arrival to the first batch.
+    pub queue_ms: f64,
+    /// Milliseconds from there to the last vector.
+    pub ms: f64,
+}
+
 /// What a model thread can be told.
 #[derive(Debug)]
 pub enum Command {
     /// Generate.
     Generate(Box<Job>),
+    /// Turn texts into vectors: for the thread of an embedding model.
+    Embed(Box<EmbedJob>),
     /// End: running jobs fail, the memory is freed.
     Unload,
     /// Keep nothing of a session, and say in how many slots it was.

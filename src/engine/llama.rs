@@ -1,10 +1,12 @@
 //! The thin layer over `llama_cpp_2`: starting llama.cpp, loading a model, making its context.
 
+use super::pool::Pool;
 use super::residency::offload::Offload;
 use super::rewind::Memory;
+use crate::config::pool::PoolConfig;
 use llama_cpp_2::LogOptions;
 use llama_cpp_2::context::LlamaContext;
-use llama_cpp_2::context::params::LlamaContextParams;
+use llama_cpp_2::context::params::{LlamaContextParams, LlamaPoolingType};
 use llama_cpp_2::context::session::LlamaStateSeqFlags;
 use llama_cpp_2::llama_backend::LlamaBackend;
 use llama_cpp_2::model::LlamaModel;
@@ -48,17 +50,32 @@ pub struct Llama {
     backend: Arc<LlamaBackend>,
     /// Making contexts changes the model inside llama.cpp: one at a time.
     making_context: Arc<Mutex<()>>,
+    pool: Pool,
 }
 
 impl Llama {
     /// Starts llama.cpp and sends its log to `tracing`.
     ///
     /// # Errors
-    /// When it was started before in this process.
+    /// When it was started before in this process, or has no backend to compute with.
     pub fn start() -> Result<Self, String> {
         llama_cpp_2::send_logs_to_tracing(LogOptions::default());
+        #[cfg(feature = "portable")]
+        super::backends::load()?;
         let backend = LlamaBackend::init().map_err(|e| format!("llama.cpp did not start: {e}"))?;
-        Ok(Self { backend: Arc::new(backend), making_context: Arc::default() })
+        Ok(Self { backend: Arc::new(backend), making_context: Arc::default(), pool: Pool::default() })
+    }
+
+    /// The same with devices of other machines.
+    #[must_use]
+    pub fn with_pool(self, config: &PoolConfig) -> Self {
+        Self { pool: Pool::open(config), ..self }
+    }
+
+    /// Whether this file is spread over other machines, whose memory then counts.
+    #[must_use]
+    pub fn is_pooled(&self, path: &Path) -> bool {
+        self.pool.takes(path)
     }
 
     /// Loads a model for a context with these options. `progress` gets 0 to 1 and may return `false` to stop.
@@ -73,9 +90,12 @@ impl Llama {
         options: LoadOptions,
         progress: impl FnMut(f32) -> bool + 'static,
     ) -> Result<LlamaModel, String> {
-        let params = LlamaModelParams::default()
+        let mut params = LlamaModelParams::default()
             .with_use_mmap(storage == Storage::Mapped)
             .with_progress_callback(progress);
+        if let Some(devices) = self.pool.devices(path)? {
+            params = params.with_devices(&devices).map_err(|e| e.to_string())?;
+        }
         let params = match offload {
             Offload::All => Box::pin(params),
             Offload::Layers(layers) => Box::pin(params.with_n_gpu_layers(*layers)),
@@ -105,6 +125,44 @@ impl Llama {
     /// Held while a context is made.
     pub(super) fn making_context(&self) -> MutexGuard<'_, ()> {
         self.making_context.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Llama {
+    /// Makes a context that gives one vector for each sequence instead of text. Everything in a batch is evaluated
+    /// at once, so the physical batch is as large as the context. A model that says nothing of pooling gets the mean.
+    ///
+    /// # Errors
+    /// When the memory can't be had.
+    pub fn embedding_context<'m>(
+        &self,
+        model: &'m LlamaModel,
+        options: LoadOptions,
+    ) -> Result<LlamaContext<'m>, String> {
+        let _one_at_a_time = self.making_context.lock().unwrap_or_else(PoisonError::into_inner);
+        let threads = i32::try_from(options.threads.max(1)).unwrap_or(1);
+        let batch = options.context.min(model.n_ctx_train());
+        let stated = model
+            .meta_val_str("general.architecture")
+            .and_then(|architecture| model.meta_val_str(&format!("{architecture}.pooling_type")));
+        let pooling = match stated.as_deref() {
+            Ok("0") | Err(_) => LlamaPoolingType::Mean,
+            Ok(_) => LlamaPoolingType::Unspecified,
+        };
+        let params = LlamaContextParams::default()
+            .with_n_ctx(NonZeroU32::new(batch))
+            .with_n_batch(batch)
+            .with_n_ubatch(batch)
+            .with_n_seq_max(super::embed_thread::SEQUENCES)
+            .with_kv_unified(true)
+            .with_embeddings(true)
+            .with_pooling_type(pooling)
+            .with_n_threads(threads)
+            .with_n_threads_batch(threads)
+            .with_no_perf(true);
+        model.new_context(&self.backend, params).map_err(|e| {
+            format!("a context for texts of {batch} tokens could not be made ({e}); try a smaller [engine] context")
+        })
     }
 }
 
@@ -161,6 +219,17 @@ pub enum Kind {
     Igpu,
     /// Something that helps the processor and has no memory of its own.
     Accel,
+}
+
+/// Instruction sets and options of this build's backends, as llama.cpp prints them: `CPU : SSE3 = 1 | AVX2 = 1 | `.
+#[expect(unsafe_code, reason = "llama-cpp-2 has no wrapper for this call")]
+#[must_use]
+pub fn system_info() -> String {
+    // SAFETY: it gives a NUL-terminated string that llama.cpp keeps until the next call, which no other thread of
+    // the process that asks makes.
+    unsafe { std::ffi::CStr::from_ptr(llama_cpp_sys_2::llama_print_system_info()) }
+        .to_string_lossy()
+        .into_owned()
 }
 
 /// A device llama.cpp can compute on.

@@ -22,7 +22,7 @@ use super::residency::offload::Offload;
 use super::rewind::Memory;
 use super::slot::{Running, Slot};
 use super::stats::Stats;
-use crate::chat::GenErrorKind;
+use crate::chat::{GenError, GenErrorKind};
 use assign::Keep;
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::llama_batch::LlamaBatch;
@@ -183,6 +183,10 @@ impl ModelThread<'_> {
             loop {
                 match command.take() {
                     Some(Command::Generate(job)) => self.enqueue(*job),
+                    Some(Command::Embed(job)) => {
+                        let message = "this model has no embeddings: it is made to chat with";
+                        let _ = job.reply.send(Err(GenError::new(GenErrorKind::Model, message)));
+                    }
                     Some(Command::Forget { session, done }) => {
                         let _ = done.send(self.forget(&session));
                     }
@@ -224,7 +228,9 @@ impl ModelThread<'_> {
 
     fn enqueue(&mut self, job: Job) {
         let needed = job.prompt.len();
-        if needed == 0 || !job.prompt.iter().all(|id| llama::is_token(self.model, *id)) {
+        let is_good =
+            |(index, id): (usize, &TokenId)| llama::is_token(self.model, *id) || job.is_image(index);
+        if needed == 0 || !job.prompt.iter().enumerate().all(is_good) {
             // llama.cpp ends the process for a token that isn't one.
             let message = "the prompt is empty or holds a token the model does not have".to_owned();
             let _ = job.events.send(JobEvent::Failed { kind: GenErrorKind::Refused, message });

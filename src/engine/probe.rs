@@ -4,6 +4,7 @@
 //! Results are kept by the file's identity and the program's version, so that a model is probed once, and measured
 //! once for each way it is loaded.
 
+use super::gguf::ModelKind;
 use super::llama::{self, Llama, LoadOptions, Storage};
 use super::residency::dry_run;
 use super::residency::footprint::Measured;
@@ -213,6 +214,8 @@ pub fn run(
         .with_target(false)
         .with_writer(std::io::stderr)
         .try_init();
+    // Best effort: `tui doctor` tells where it does not work.
+    let _ = super::sandbox::enter();
     let llama = Llama::start()?;
     if !is_good {
         evaluate(&llama, path)?;
@@ -229,7 +232,12 @@ fn evaluate(llama: &Llama, path: &Path) -> Result<(), String> {
     let options = LoadOptions { context: 256, slots: 1, threads: 1 };
     // Without accelerators: what they hold is the engine's.
     let model = llama.load(path, Storage::Mapped, &Offload::Layers(0), options, |_| true)?;
-    let mut context = llama.context(&model, options)?;
+    let is_embedder = super::gguf::inspect(path).is_ok_and(|info| info.kind == ModelKind::Embedding);
+    let mut context = if is_embedder {
+        llama.embedding_context(&model, options)?
+    } else {
+        llama.context(&model, options)?
+    };
     if bytes > WHOLE_LIMIT {
         // One token would read every weight of the file from the disk.
         return Ok(());
@@ -237,9 +245,14 @@ fn evaluate(llama: &Llama, path: &Path) -> Result<(), String> {
     let mut batch = LlamaBatch::new(1, 1);
     batch.add(llama::any_token(&model), 0, &[0], true).map_err(|e| e.to_string())?;
     context.decode(&mut batch).map_err(|e| e.to_string())?;
-    if context.get_logits_ith(0).iter().any(|l| l.is_finite()) {
+    let numbers = if is_embedder {
+        context.embeddings_seq_ith(0).map_err(|e| e.to_string())?
+    } else {
+        context.get_logits_ith(0)
+    };
+    if numbers.iter().any(|number| number.is_finite()) {
         Ok(())
     } else {
-        Err("its weights give no finite logits".to_owned())
+        Err("its weights give no finite numbers".to_owned())
     }
 }

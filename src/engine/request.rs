@@ -3,14 +3,18 @@
 //! Names, defaults and meanings are llama-server's. A field nobody knows is ignored; what can't be honoured
 //! is refused, not ignored.
 
+mod embeddings;
 mod fields;
 mod generation;
+mod images;
 mod models;
 #[cfg(test)]
 mod tests;
 
+pub use embeddings::{EmbeddingInput, EmbeddingsRequest};
 pub use fields::RequestError;
 pub use generation::{BiasToken, Form, Generation, LogitBias, SamplingParams};
+pub use images::{Image, mark};
 pub use models::{LoadRequest, parse_keep_alive, parse_pin};
 
 use super::template::{Ending, PromptMessage, PromptRole, RenderOptions};
@@ -26,6 +30,8 @@ pub struct ChatRequest {
     pub model: Option<String>,
     /// Oldest first; never empty.
     pub messages: Vec<PromptMessage>,
+    /// Images of the messages, in their order.
+    pub images: Vec<Image>,
     /// How the prompt ends, and variables for the template.
     pub render: RenderOptions,
     /// What to generate.
@@ -47,6 +53,8 @@ pub struct TemplateRequest {
     pub model: Option<String>,
     /// Oldest first; never empty.
     pub messages: Vec<PromptMessage>,
+    /// Images of the messages, in their order.
+    pub images: Vec<Image>,
     /// How the prompt ends, and variables for the template.
     pub render: RenderOptions,
 }
@@ -86,7 +94,7 @@ impl ChatRequest {
     pub fn parse(body: &Value) -> Result<Self, RequestError> {
         let fields = Fields::of_body(body)?;
         refuse_unsupported(&fields)?;
-        let TemplateRequest { model, messages, render } = TemplateRequest::from_fields(&fields)?;
+        let TemplateRequest { model, messages, images, render } = TemplateRequest::from_fields(&fields)?;
         let stream = fields.flag("stream")?.unwrap_or(false);
         let stream_options = fields.object("stream_options")?;
         let include_usage =
@@ -94,6 +102,7 @@ impl ChatRequest {
         Ok(Self {
             model,
             messages,
+            images,
             render,
             generation: generation::parse(&fields)?,
             stream,
@@ -116,10 +125,16 @@ impl TemplateRequest {
     }
 
     fn from_fields(fields: &Fields) -> Result<Self, RequestError> {
-        let messages = messages(fields)?;
+        let mut images = Vec::new();
+        let messages = messages(fields, &mut images)?;
         let ending = ending(fields, &messages)?;
         let variables = variables(fields)?;
-        Ok(Self { model: model(fields)?, messages, render: RenderOptions { ending, variables, now: None } })
+        Ok(Self {
+            model: model(fields)?,
+            messages,
+            images,
+            render: RenderOptions { ending, variables, now: None },
+        })
     }
 }
 
@@ -183,7 +198,7 @@ fn refuse_unsupported(fields: &Fields) -> Result<(), RequestError> {
     Ok(())
 }
 
-fn messages(fields: &Fields) -> Result<Vec<PromptMessage>, RequestError> {
+fn messages(fields: &Fields, images: &mut Vec<Image>) -> Result<Vec<PromptMessage>, RequestError> {
     let all = fields.list("messages")?.ok_or_else(|| fields.missing("messages", "a list of messages"))?;
     if all.is_empty() {
         return Err(RequestError::new("messages", "is empty; it must hold at least one message"));
@@ -191,10 +206,13 @@ fn messages(fields: &Fields) -> Result<Vec<PromptMessage>, RequestError> {
     if all.len() > MAX_MESSAGES {
         return Err(RequestError::new("messages", format!("holds more than {MAX_MESSAGES} messages")));
     }
-    all.iter().enumerate().map(|(index, value)| message(&format!("messages[{index}]"), value)).collect()
+    all.iter()
+        .enumerate()
+        .map(|(index, value)| message(&format!("messages[{index}]"), value, images))
+        .collect()
 }
 
-fn message(path: &str, value: &Value) -> Result<PromptMessage, RequestError> {
+fn message(path: &str, value: &Value, images: &mut Vec<Image>) -> Result<PromptMessage, RequestError> {
     let fields = Fields::nested(path.to_owned(), value)?;
     let roles = "system, developer, user, assistant or tool";
     let role = match fields.text("role")?.ok_or_else(|| fields.missing("role", roles))? {
@@ -208,9 +226,11 @@ fn message(path: &str, value: &Value) -> Result<PromptMessage, RequestError> {
         Some(Value::String(text)) => text.clone(),
         Some(Value::Array(parts)) => {
             let path = fields.path("content");
-            let texts: Result<Vec<&str>, RequestError> =
-                parts.iter().enumerate().map(|(i, part)| text_part(&format!("{path}[{i}]"), part)).collect();
-            texts?.join("\n")
+            let mut texts = Vec::with_capacity(parts.len());
+            for (index, part) in parts.iter().enumerate() {
+                texts.push(self::part(&format!("{path}[{index}]"), part, role, images)?);
+            }
+            texts.join("\n")
         }
         // An assistant's message may be without content (it called a tool).
         None if role == PromptRole::Assistant => String::new(),
@@ -220,7 +240,13 @@ fn message(path: &str, value: &Value) -> Result<PromptMessage, RequestError> {
     Ok(PromptMessage { role, content })
 }
 
-fn text_part<'a>(path: &str, part: &'a Value) -> Result<&'a str, RequestError> {
+/// The text of one part of a message; an image is put aside and leaves its mark.
+fn part<'a>(
+    path: &str,
+    part: &'a Value,
+    role: PromptRole,
+    images: &mut Vec<Image>,
+) -> Result<&'a str, RequestError> {
     if let Value::String(text) = part {
         return Ok(text);
     }
@@ -229,9 +255,20 @@ fn text_part<'a>(path: &str, part: &'a Value) -> Result<&'a str, RequestError> {
         Some("text" | "input_text" | "output_text") | None => {
             fields.text("text")?.ok_or_else(|| fields.missing("text", "a string"))
         }
+        Some("image_url") if role != PromptRole::User => {
+            Err(RequestError::new(path, "is an image; only messages of the user may hold one"))
+        }
+        Some("image_url") if images.len() >= images::MAX_IMAGES => Err(RequestError::new(
+            path,
+            format!("is one image too many; {} are possible", images::MAX_IMAGES),
+        )),
+        Some("image_url") => {
+            images.push(images::part(&fields)?);
+            Ok(images::mark())
+        }
         Some(_) => Err(wrong(
             &fields.path("type"),
-            "\"text\" (this engine reads text only)",
+            "\"text\" or \"image_url\"",
             fields.get("type").unwrap_or(&Value::Null),
         )),
     }

@@ -92,7 +92,8 @@ impl Sampler {
     /// Tells the penalties about the prompt.
     pub fn accept_prompt(&mut self, prompt: &[TokenId]) {
         if let Some(chain) = &mut self.chain {
-            chain.accept_many(prompt.iter().map(|id| LlamaToken::new(*id)));
+            // What stands for an image is no token.
+            chain.accept_many(prompt.iter().filter(|id| **id >= 0).map(|id| LlamaToken::new(*id)));
         }
     }
 

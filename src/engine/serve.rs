@@ -92,7 +92,7 @@ async fn serve(
     };
     let mut engine = config.engine.clone();
     engine.model_dirs.extend(settings.models.iter().cloned());
-    let host = Host::new(&engine, paths, config_file, Activity::open(&paths.runtime))
+    let host = Host::new(&engine, &config.pool, paths, config_file, Activity::open(&paths.runtime))
         .map_err(|error| AppError::new(Exit::Error, error))?;
     host.restrict(Terms {
         ids_only: true,

@@ -1,6 +1,6 @@
 //! What a resident model has done so far: counters its thread writes and `/metrics` reads.
 
-use super::job::JobTimings;
+use super::job::{Embedded, JobTimings};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// Counters of one resident model, for `/metrics` and `/engine/status`.
@@ -72,6 +72,16 @@ impl Stats {
         }
         if timings.predicted_n >= 8 {
             self.last_decode.store(rate(timings.predicted_n, timings.predicted_ms), Ordering::Relaxed);
+        }
+    }
+
+    /// A request for embeddings ended; its tokens are counted as they are evaluated.
+    pub fn add_embedded(&self, embedded: &Embedded) {
+        self.finished.fetch_add(1, Ordering::Relaxed);
+        self.prompt_us.fetch_add((embedded.ms * 1000.0) as u64, Ordering::Relaxed);
+        if embedded.tokens >= 64 {
+            let rate = embedded.tokens as f64 / embedded.ms.max(1e-3) * 1e6;
+            self.last_prefill.store(rate as u64, Ordering::Relaxed);
         }
     }
 

@@ -109,6 +109,19 @@ fn plan(mode: ClipboardMode, place: Place) -> Vec<Way> {
     }
 }
 
+/// The ways that would be tried, in words.
+pub(super) fn words(mode: ClipboardMode, place: Place) -> Vec<&'static str> {
+    plan(mode, place)
+        .into_iter()
+        .map(|way| match way {
+            Way::Tmux => "tmux's buffer",
+            Way::System => "the system's clipboard",
+            Way::Terminal => "the terminal (OSC 52)",
+        })
+        .chain(["a file"])
+        .collect()
+}
+
 /// The sequence that asks the terminal to take this text.
 fn osc52(text: &str) -> Vec<u8> {
     use base64::Engine;

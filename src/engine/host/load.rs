@@ -4,7 +4,7 @@ use super::registry::{Entry, Loading, Moments};
 use super::{Host, Inner, Resident, lock};
 use crate::chat::{GenError, GenErrorKind};
 use crate::config::GpuLayers;
-use crate::engine::gguf::ModelInfo;
+use crate::engine::gguf::{ModelInfo, ModelKind};
 use crate::engine::llama::{LoadOptions, Storage};
 use crate::engine::memory::Shape;
 use crate::engine::residency::allocated::{self, Heard};
@@ -15,7 +15,7 @@ use crate::engine::residency::offload::Offload;
 use crate::engine::residency::plan::Verdict;
 use crate::engine::stats::Stats;
 use crate::engine::template::Template;
-use crate::engine::{builtin, cache, gguf, llama, model_thread, probe};
+use crate::engine::{builtin, cache, embed_thread, gguf, llama, model_thread, probe};
 use llama_cpp_2::model::LlamaModel;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -122,7 +122,7 @@ impl Inner {
     ) -> Result<(), GenError> {
         let began = Instant::now();
         let info = gguf::inspect(path).map_err(|e| model_error(e.to_string()))?;
-        if let Some(why) = info.kind.why_not_chat() {
+        if let Some(why) = info.kind.why_not_chat().filter(|_| info.kind != ModelKind::Embedding) {
             return Err(model_error(format!("`{id}` is {why}. Choose another")));
         }
         loading.bytes.store(info.tensor_bytes, Ordering::Relaxed);
@@ -130,9 +130,11 @@ impl Inner {
         let options = self.options(id, &info);
         let gate = self.load_gate.enter(|| !loading.is_cancelled()).ok_or_else(|| stopped(id))?;
         let host = Host { inner: Arc::clone(self) };
-        self.refuse_hopeless(id, &info, options)?;
+        if !self.llama.is_pooled(path) {
+            self.refuse_hopeless(id, &info, options)?;
+        }
         let measured = self.measure(id, path, options, loading)?;
-        let offload = self.make_room(id, &info, options, measured.as_ref(), loading)?;
+        let offload = self.make_room(id, path, &info, options, measured.as_ref(), loading)?;
         loading.has_room.store(true, Ordering::Relaxed);
         self.bump();
         self.activity.set(&format!("loading {id}"), Some(id), &host.ids());
@@ -164,6 +166,7 @@ impl Inner {
             }
             !progress_of.is_cancelled()
         };
+        let is_embedder = info.kind == ModelKind::Embedding;
         let mut failure = None;
         let (heard, listening) = allocated::listen();
         let is_ready = |result: Result<Arc<LlamaModel>, String>| {
@@ -191,6 +194,8 @@ impl Inner {
                         commands,
                         moments: Mutex::new(Moments { warmed: Some(now), idle_since: now }),
                         has_ended: Arc::clone(has_ended),
+                        #[cfg(feature = "mtmd")]
+                        eyes: std::sync::OnceLock::new(),
                     };
                     // Before anybody can use it: what it does then must not be overwritten.
                     let mut ids = host.ids();
@@ -204,7 +209,11 @@ impl Inner {
                 Err(reason) => failure = Some(reason),
             }
         };
-        model_thread::run(start, progress, is_ready);
+        if is_embedder {
+            embed_thread::run(start, progress, is_ready);
+        } else {
+            model_thread::run(start, progress, is_ready);
+        }
         match failure {
             Some(reason) => Err(model_error(format!(
                 "`{id}` could not be loaded ({reason}). The engine's log has llama.cpp's own words"
@@ -270,6 +279,7 @@ impl Inner {
     fn make_room(
         &self,
         id: &str,
+        path: &Path,
         info: &ModelInfo,
         options: LoadOptions,
         measured: Option<&Measured>,
@@ -279,6 +289,10 @@ impl Inner {
             self.wait_for_leavers(loading);
             if loading.is_cancelled() {
                 return Err(stopped(id));
+            }
+            // What it takes lies on other machines, each of which has a budget of its own.
+            if self.llama.is_pooled(path) {
+                return Ok(Offload::All);
             }
             let devices = llama::devices();
             let mut registry = lock(&self.registry);

@@ -5,7 +5,7 @@ use super::super::draft::LONGEST;
 use super::super::host::{Host, Lease, Resident, State as ModelState, Terms};
 use super::super::job::{Job, JobEvent, SamplerSpec};
 use super::super::prompt;
-use super::super::request::{self, BiasToken, ChatRequest, Form, TemplateRequest, TokenizeRequest};
+use super::super::request::{self, BiasToken, ChatRequest, Form, Image, TemplateRequest, TokenizeRequest};
 use super::super::template::{Ending, Prompt, PromptMessage, RenderOptions};
 use super::super::think::ThinkSplitter;
 use super::super::{gguf, llama};
@@ -99,9 +99,48 @@ fn want(host: &Host, id: &str, path: &std::path::Path) -> Result<ModelState, Fai
     }
 }
 
+/// Refuses a model that is for something else, before it is loaded for nothing.
+async fn refuse_unless_chat(host: &Host, id: &str) -> Result<(), Failure> {
+    let kind = match host.state(id) {
+        ModelState::Loaded(resident) => Some(resident.info.kind),
+        ModelState::Unloaded | ModelState::Loading(_) | ModelState::Failed(_) => {
+            let (host, id) = (host.clone(), id.to_owned());
+            away(move || host.kind(&id)).await?
+        }
+    };
+    match kind.and_then(gguf::ModelKind::why_not_chat) {
+        Some(why) => {
+            let message = format!("`{id}` is {why}. Choose another");
+            Err(Failure::new(StatusCode::BAD_REQUEST, "model_error", message))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Refuses images where nothing could look at them, before a model is loaded for nothing.
+fn refuse_images(images: &[Image], id: &str, path: &std::path::Path) -> Result<(), Failure> {
+    if images.is_empty() {
+        return Ok(());
+    }
+    let why = if cfg!(feature = "mtmd") {
+        #[cfg(feature = "mtmd")]
+        if super::super::vision::projector(path).is_some() {
+            return Ok(());
+        }
+        let folder = path.parent().unwrap_or(path).display();
+        format!("`{id}` can't see: there is no projector for it. Put its mmproj file into {folder}")
+    } else {
+        "this program was built without image input. Build it with --features mtmd, or leave the image out"
+            .to_owned()
+    };
+    Err(Failure::new(StatusCode::BAD_REQUEST, "image_error", why))
+}
+
 /// A request ready for its model's thread.
 pub(super) struct Prepared {
     prompt: Vec<i32>,
+    #[cfg(feature = "mtmd")]
+    images: Vec<super::super::vision::Seen>,
     think: ThinkSplitter,
     sampling: SamplerSpec,
 }
@@ -110,6 +149,15 @@ pub(super) struct Prepared {
 pub(super) async fn prepare(resident: Arc<Resident>, request: Arc<ChatRequest>) -> Result<Prepared, Failure> {
     let work = move || {
         let rendered = render(&resident, &request.messages, &request.render)?;
+        #[cfg(feature = "mtmd")]
+        let (prompt, images) = if request.images.is_empty() {
+            (prompt::tokenize(&resident.model, &rendered.segments), Vec::new())
+        } else {
+            let refused = |message: String| Failure::new(StatusCode::BAD_REQUEST, "image_error", message);
+            let eyes = resident.eyes().map_err(refused)?;
+            eyes.prompt(&rendered.segments, &request.images).map_err(refused)?
+        };
+        #[cfg(not(feature = "mtmd"))]
         let prompt = prompt::tokenize(&resident.model, &rendered.segments);
         let context = resident.options.context as usize;
         if prompt.len() >= context {
@@ -124,7 +172,13 @@ pub(super) async fn prepare(resident: Arc<Resident>, request: Arc<ChatRequest>) 
                 ThinkSplitter::new(tags, rendered.is_thinking)
             }
         };
-        Ok(Prepared { prompt, think, sampling })
+        Ok(Prepared {
+            prompt,
+            #[cfg(feature = "mtmd")]
+            images,
+            think,
+            sampling,
+        })
     };
     away(work).await?
 }
@@ -203,6 +257,8 @@ pub(super) fn submit(
     let asked = &request.generation;
     let job = Job {
         prompt: prepared.prompt,
+        #[cfg(feature = "mtmd")]
+        images: prepared.images,
         max_tokens: asked.max_tokens,
         sampling: prepared.sampling,
         stop: asked.stop.clone(),
@@ -228,6 +284,8 @@ pub(super) async fn completions(
 ) -> Result<Response, Failure> {
     let request = Arc::new(on_terms(chat_request(&body(bytes)?)?, host.terms())?);
     let (id, path) = resolve(&host, request.model.as_deref()).await?;
+    refuse_unless_chat(&host, &id).await?;
+    refuse_images(&request.images, &id, &path)?;
     let question = Question { request: Arc::clone(&request), id, path, arrived: Instant::now() };
     // Before anybody looks whether it is resident: it is not sent away from now on.
     let mut lease = host.lease(&question.id);
@@ -279,7 +337,7 @@ async fn whole(mut answer: Answer) -> Result<Response, Failure> {
 }
 
 /// Waits until a model is resident; it stays so as long as the lease lives.
-async fn resident(host: &Host, name: Option<&str>) -> Result<(Arc<Resident>, Lease), Failure> {
+pub(super) async fn resident(host: &Host, name: Option<&str>) -> Result<(Arc<Resident>, Lease), Failure> {
     let (id, path) = resolve(host, name).await?;
     let mut lease = host.lease(&id);
     lease.is_warming = true;
@@ -343,6 +401,8 @@ pub(super) async fn apply_template(
     bytes: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Failure> {
     let request = TemplateRequest::parse(&json_body(&body(bytes)?)?).map_err(refused)?;
+    let (id, _) = resolve(&host, request.model.as_deref()).await?;
+    refuse_unless_chat(&host, &id).await?;
     let (resident, _lease) = resident(&host, request.model.as_deref()).await?;
     let rendered = render(&resident, &request.messages, &request.render)?;
     Ok(axum::Json(json!({ "prompt": rendered.text })).into_response())

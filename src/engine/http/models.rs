@@ -1,7 +1,7 @@
 //! `/v1/models`, `/models/load`, `/models/unload`, `/models/pin`, `/models/keep_alive`, `/models/sse`.
 
 use super::super::catalogue::Entry;
-use super::super::gguf::plain;
+use super::super::gguf::{ModelKind, plain};
 use super::super::host::{Forecast, Host, Outlook, State as ModelState};
 use super::super::request::{self, LoadRequest};
 use super::super::residency::plan::Verdict;
@@ -71,6 +71,7 @@ fn describe(host: &Host, outlook: &Outlook, entry: &Entry) -> Value {
         "created": 0,
         "path": entry.path,
         "status": status,
+        "architecture": {"input_modalities": ["text"], "output_modalities": [output(entry)]},
         "meta": meta,
         "duet": ours(host, outlook, entry, &state),
     })
@@ -156,6 +157,14 @@ fn verdict(forecast: &Forecast, outlook: &Outlook) -> Value {
         "slowdown": slowdown,
         "say": forecast.say,
     })
+}
+
+/// What comes out of a model, in the words of llama-server's router.
+fn output(entry: &Entry) -> &'static str {
+    match &entry.info {
+        Ok(info) if info.kind == ModelKind::Embedding => "embeddings",
+        Ok(_) | Err(_) => "text",
+    }
 }
 
 /// Looks at the folders again. Reading the headers of many files takes a while, the first time only.

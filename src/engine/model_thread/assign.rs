@@ -42,7 +42,8 @@ impl ModelThread<'_> {
     /// Gives waiting jobs idle slots, first come first served, and tells the rest how many are ahead.
     pub(super) fn assign(&mut self) {
         while let Some(mut waiting) = self.queue.pop_front() {
-            let choice = prefix::choose(&self.facts(), &waiting.job.prompt, waiting.job.cache_prompt);
+            let choice = prefix::choose(&self.facts(), &waiting.job.prompt, waiting.job.cache_prompt)
+                .map(|choice| prefix::Choice { reused: waiting.job.whole(choice.reused), ..choice });
             // A newcomer must not take the cells that running answers have.
             let taken: usize =
                 self.slots.iter().filter(|s| s.running.is_some()).map(|s| s.tokens.len()).sum();
@@ -128,7 +129,10 @@ impl ModelThread<'_> {
         sampler.accept_prompt(&job.prompt);
         let known = stored.as_ref().map_or(choice.reused, |(what, _)| what.reused);
         let (index, mut reused) = match stored {
-            Some((what, state)) => self.restore(choice, &what, &state, job.prompt.len()),
+            Some((what, state)) => {
+                let keep = job.whole(what.reused);
+                self.restore(choice, &what, &state, keep, job.prompt.len())
+            }
             None => (choice.slot, self.keep_prefix(choice)),
         };
         // That a new conversation does not begin with another one's greeting is no loss.
@@ -214,12 +218,13 @@ impl ModelThread<'_> {
         usize::try_from(self.context.kv_cache_seq_pos_min(seq)).unwrap_or(0)
     }
 
-    /// Puts a stored conversation into an idle slot and takes back what the prompt does not share with it.
+    /// Puts a stored conversation into an idle slot and takes back all but the first `keep` tokens.
     fn restore(
         &mut self,
         choice: prefix::Choice,
         what: &Match,
         state: &State,
+        keep: usize,
         prompt: usize,
     ) -> (usize, Reused) {
         // An empty slot costs nothing; else the one that was chosen.
@@ -246,7 +251,7 @@ impl ModelThread<'_> {
             slot.tokens.clone_from(&state.tokens);
             slot.saved = if what.place == Place::Disk { state.tokens.len() } else { 0 };
         }
-        (index, self.take_back(index, what.reused, what.place))
+        (index, self.take_back(index, keep, what.place))
     }
 
     /// Cells in use, those that sequences share counted for each.

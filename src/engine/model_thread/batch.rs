@@ -31,6 +31,8 @@ impl ModelThread<'_> {
 
     /// One round: builds a batch, evaluates it, and lets the jobs go on.
     pub(super) fn step(&mut self) {
+        #[cfg(feature = "mtmd")]
+        self.look();
         self.batch.clear();
         self.rounds = self.rounds.wrapping_add(1);
         let Some(decoding) = self.add_decoding() else { return self.end_of_defect() };
@@ -101,6 +103,9 @@ impl ModelThread<'_> {
                     usize::try_from(max.saturating_sub(running.produced)).unwrap_or(usize::MAX)
                 });
                 running.drafted = drafter.draft(spare.min(left.saturating_sub(1)), decoding);
+                // What stands for an image is no token.
+                let tokens = running.drafted.iter().take_while(|id| **id >= 0).count();
+                running.drafted.truncate(tokens);
             }
             running.logits_at = Some(self.batch.n_tokens());
             for (i, token) in std::iter::once(&token).chain(&running.drafted).enumerate() {
@@ -121,7 +126,7 @@ impl ModelThread<'_> {
             .iter()
             .map(|slot| match &slot.running {
                 Some(running) if running.next.is_none() && running.prefilled.is_none() => {
-                    running.job.prompt.len().saturating_sub(slot.tokens.len())
+                    running.job.next_image(slot.tokens.len()).saturating_sub(slot.tokens.len())
                 }
                 _ => 0,
             })
@@ -145,6 +150,43 @@ impl ModelThread<'_> {
             running.in_batch = *take;
         }
         Some(shares.iter().sum())
+    }
+
+    /// Evaluates one image that a prompt has come to, if there is one.
+    #[cfg(feature = "mtmd")]
+    fn look(&mut self) {
+        let is_at_image = |slot: &super::Slot| {
+            let running = slot.running.as_ref();
+            running.is_some_and(|r| r.job.images.iter().any(|image| image.at == slot.tokens.len()))
+        };
+        if !self.slots.iter().any(is_at_image) {
+            return;
+        }
+        let turn = self.gate.enter();
+        for running in self.slots.iter_mut().filter_map(|slot| slot.running.as_mut()) {
+            running.wait(turn.waited());
+        }
+        let Some(slot) = self.slots.iter_mut().find(|slot| is_at_image(slot)) else { return };
+        let Some(running) = &mut slot.running else { return };
+        let at = slot.tokens.len();
+        let Some(image) = running.job.images.iter().find(|image| image.at == at) else { return };
+        let evaluated = image.evaluate(&mut self.context, slot.seq);
+        let tokens = running.job.prompt.get(at..at + image.len).unwrap_or_default();
+        match evaluated {
+            Ok(()) => {
+                slot.tokens.extend_from_slice(tokens);
+                self.stats.add_prompt(tokens.len());
+                running.send_progress(slot.tokens.len());
+            }
+            Err(message) => {
+                let _ = self.context.clear_kv_cache_seq(Some(seq_id(slot.seq)), None, None);
+                slot.tokens.clear();
+                slot.saved = 0;
+                if let Some(running) = slot.running.take() {
+                    running.fail(GenErrorKind::Model, message);
+                }
+            }
+        }
     }
 
     fn end_of_defect(&mut self) {

@@ -142,8 +142,16 @@ fn wrong_values_name_the_field() {
             "messages[0].content is missing; it must be a string or a list of text parts",
         ),
         (
-            json!({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}),
-            "messages[0].content[0].type must be \"text\" (this engine reads text only), got \"image_url\"",
+            json!({"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}),
+            "messages[0].content[0].type must be \"text\" or \"image_url\", got \"input_audio\"",
+        ),
+        (
+            json!({"messages": [{"role": "system", "content": [{"type": "image_url"}]}]}),
+            "messages[0].content[0] is an image; only messages of the user may hold one",
+        ),
+        (
+            json!({"messages": [{"role": "user", "content": ["a", {"type": "image_url", "image_url": {"url": "https://x/y.png"}}]}]}),
+            "messages[0].content[1].image_url.url must be a data URL (data:image/png;base64,…): this engine fetches nothing from elsewhere",
         ),
         (
             json!({"chat_template": "{{ x }}"}),
