@@ -179,7 +179,7 @@ fn a_target_without_models_is_still_shown() {
         is_engine: false,
         default_model: None,
         models: Vec::new(),
-        trouble: None,
+        ..BackendView::default()
     });
     model.prefs.pin.backend = Some("dead".to_owned());
     let page = |model: &Model| (0..24).map(|y| text(model, y)).collect::<Vec<_>>();

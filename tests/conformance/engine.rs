@@ -322,11 +322,11 @@ async fn news_of_an_engine_that_dies() {
     let backend = place.running();
     let mut news = backend.watch();
     let Some(EngineEvent::Ready(models)) = news.next().await else { panic!("not ready") };
-    assert_eq!(models.len(), 1, "and not `Starting`, for it ran");
+    assert_eq!(models.cards.len(), 1, "and not `Starting`, for it ran");
     server.open(1);
     let Some(EngineEvent::Models(models)) = news.next().await else { panic!("no news") };
     assert_eq!(
-        models.iter().map(|m| m.state.clone()).collect::<Vec<_>>(),
+        models.cards.iter().map(|m| m.state.clone()).collect::<Vec<_>>(),
         [ModelState::Loaded, ModelState::Loading { fraction: 0.5 }]
     );
     place.write_death("out of memory\nchoose a smaller model", &[], now_ms() + 1);

@@ -113,12 +113,12 @@ fn a_server_that_is_away_says_why_and_is_asked_again() {
 fn models_are_kept_when_they_cannot_be_had() {
     let mut app = App::new();
     let cards = vec![card("new", false)];
-    app.msg(Msg::Models { backend: "local".to_owned(), result: Ok(cards.clone()) });
+    app.msg(Msg::Models { backend: "local".to_owned(), result: Ok(cards.clone().into()) });
     app.msg(Msg::Models { backend: "local".to_owned(), result: Err("refused".to_owned()) });
-    app.msg(Msg::Models { backend: "other".to_owned(), result: Ok(Vec::new()) });
+    app.msg(Msg::Models { backend: "other".to_owned(), result: Ok(Listing::default()) });
     let backend = &app.model.fleet.backends[0];
     assert_eq!((&backend.models, backend.trouble.as_deref()), (&cards, Some("refused")));
-    app.msg(Msg::Models { backend: "local".to_owned(), result: Ok(cards) });
+    app.msg(Msg::Models { backend: "local".to_owned(), result: Ok(cards.into()) });
     assert_eq!(app.model.fleet.backends[0].trouble, None);
 }
 

@@ -89,7 +89,7 @@ fn act() -> impl Strategy<Value = Act> {
         Msg::Timer(TimerId::QuitArmed),
         Msg::Timer(TimerId::PasteTail),
         Msg::Resize { cols: 3, rows: 1 },
-        Msg::Models { backend: "local".to_owned(), result: Ok(vec![]) },
+        Msg::Models { backend: "local".to_owned(), result: Ok(Listing::default()) },
         Msg::Sessions { result: Ok(vec![]) },
     ]);
     prop_oneof![

@@ -53,7 +53,7 @@ pub(crate) fn empty(cols: u16, rows: u16) -> Model {
                     context: Some(2048),
                     is_builtin: true,
                 }],
-                trouble: None,
+                ..BackendView::default()
             }],
             engine: EngineView::Ready,
         },
