@@ -48,7 +48,7 @@ impl Row<'_> {
         self.backend.name == *backend && self.card.id == *model
     }
 
-    /// Whether a load of it can't be better than this verdict, where there is one.
+    /// Whether it can be loaded, while it is not in memory and that is known.
     #[must_use]
     pub fn verdict(&self) -> Option<&Verdict> {
         let is_cold = matches!(self.card.state, ModelState::Unloaded | ModelState::Failed { .. });
@@ -312,7 +312,7 @@ impl Step<'_> {
             (ModelState::Loading { .. }, _) => {
                 self.say_on_board(Level::Info, &format!("{} is being loaded: u gives that up", card.id));
             }
-            (_, Some(verdict)) if verdict.fit == Fit::IfUnloaded && !again => {
+            (_, Some(verdict)) if verdict.evicts() && !again => {
                 self.ask_to_evict(Command::Load, "enter", &card.id, &verdict);
             }
             (_, verdict) => {
@@ -325,7 +325,7 @@ impl Step<'_> {
     fn target_marked(&mut self, again: bool) {
         let Some((card, residency)) = self.marked_model() else { return };
         match residency.and_then(|residency| residency.verdict) {
-            Some(verdict) if card.state != ModelState::Loaded && verdict.fit == Fit::IfUnloaded && !again => {
+            Some(verdict) if card.state != ModelState::Loaded && verdict.evicts() && !again => {
                 self.ask_to_evict(Command::Target, "t", &card.id, &verdict);
             }
             _ => self.choose_marked(),

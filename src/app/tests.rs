@@ -1,5 +1,6 @@
 //! The app as a whole: messages in, model and effects out, compared as values.
 
+mod board;
 mod commands;
 mod compose;
 mod engine;

@@ -121,6 +121,14 @@ pub struct Verdict {
     pub say: String,
 }
 
+impl Verdict {
+    /// Whether others would have to go for it.
+    #[must_use]
+    pub fn evicts(&self) -> bool {
+        self.fit == Fit::IfUnloaded || (self.fit != Fit::DoesNotFit && !self.unload.is_empty())
+    }
+}
+
 /// A verdict in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fit {
@@ -175,9 +183,9 @@ pub struct Device {
     pub total: Option<u64>,
     /// Bytes nobody holds.
     pub free: Option<u64>,
-    /// Bytes models may take.
+    /// Bytes models may take together, what they hold already included.
     pub budget: Option<u64>,
-    /// Bytes promised to models.
+    /// Bytes left alone beyond the budget.
     pub reserved: Option<u64>,
 }
 

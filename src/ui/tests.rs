@@ -1,5 +1,6 @@
 //! Screens at three sizes, looked at by eye, and what must hold for any model.
 
+mod board;
 mod fixture;
 
 use super::ViewCache;

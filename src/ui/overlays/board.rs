@@ -214,11 +214,11 @@ fn remark(row: &Row<'_>, next: Option<&Decision>, scene: Scene<'_>) -> (String, 
             parts.push(progress(row));
             role = Role::Accent;
         }
-        ModelState::Failed { reason } if row.verdict().is_none() => {
+        ModelState::Failed { reason } => {
             parts.push(shown_line(reason.lines().next().unwrap_or_default(), CELLS).to_string());
             role = Role::Bad;
         }
-        ModelState::Unloaded | ModelState::Failed { .. } => {
+        ModelState::Unloaded => {
             if let Some((words, how)) = verdict(row) {
                 parts.push(words);
                 role = how;
@@ -451,6 +451,9 @@ fn details(row: &Row<'_>, scene: Scene<'_>) -> String {
             seconds => format!("used {} ago", format::short_time(seconds)),
         }));
     } else {
+        if matches!(card.state, ModelState::Failed { .. }) {
+            parts.extend(verdict(row).map(|(words, _)| words));
+        }
         parts.extend(residency.bytes.map(self::parts).filter(|text| !text.is_empty()));
         parts.extend(card.bytes.map(|bytes| format!("file {}", format::bytes(bytes))));
     }

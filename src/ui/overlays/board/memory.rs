@@ -20,11 +20,11 @@ const ROOMY: usize = 52;
 struct Level {
     /// Held by resident models, where that is told.
     used: Option<u64>,
-    /// Promised to models beyond that: those on their way.
-    coming: u64,
     /// What models may take; else what there is.
     limit: u64,
-    /// Not held by models and not beyond what the device has free.
+    /// Left alone beyond that, for everybody else.
+    reserved: u64,
+    /// What models may still take.
     left: Option<u64>,
 }
 
@@ -32,13 +32,12 @@ impl Level {
     fn of(device: &Device, machine: &Machine) -> Option<Self> {
         let limit = device.budget.or(device.total)?;
         let used = machine.used(&device.name);
-        let held = used.unwrap_or(0).max(device.reserved.unwrap_or(0));
-        let is_held_known = used.is_some() || device.reserved.is_some();
-        let left = match (device.budget, is_held_known) {
-            (Some(budget), true) => Some(budget.saturating_sub(held)),
+        let reserved = device.budget.and(device.reserved).unwrap_or(0);
+        let left = match (device.budget, used) {
+            (Some(budget), Some(used)) => Some(budget.saturating_sub(used)),
             _ => device.free,
         };
-        Some(Self { used, coming: held - used.unwrap_or(held).min(held), limit, left })
+        Some(Self { used, limit, reserved, left })
     }
 }
 
@@ -57,7 +56,7 @@ pub(super) fn lines(scene: Scene<'_>, width: usize, most: usize) -> Vec<Line<'st
         // Where not all fit: first those that hold models, then the big ones.
         if devices.len() > each {
             devices.sort_by_key(|(_, level)| {
-                std::cmp::Reverse((level.used.unwrap_or(0) + level.coming > 0, level.limit))
+                std::cmp::Reverse((level.used.is_some_and(|used| used > 0), level.limit))
             });
             devices.truncate(each);
         }
@@ -136,38 +135,37 @@ fn line(
     Line::from(spans)
 }
 
-/// `16.1 of 22.8 GB · 1.2 GB coming · 5.5 GB free`, as much of it as there is room for.
+/// `16.1 of 22.8 GB · 6.7 GB free · 1.2 GB left alone`, as much of it as there is room for.
 fn numbers(level: Level, width: usize) -> String {
-    let mut parts = Vec::new();
-    match level.used {
-        Some(used) => parts.push(format::bytes_of(used, level.limit)),
-        None => parts.push(format::bytes(level.limit)),
-    }
-    if width >= WIDE && level.coming > 0 {
-        parts.push(format!("{} coming", format::bytes(level.coming)));
-    }
+    let mut parts = vec![match level.used {
+        Some(used) => format::bytes_of(used, level.limit),
+        None => format::bytes(level.limit),
+    }];
     if width >= ROOMY {
         parts.extend(level.left.map(|left| format!("{} free", format::bytes(left))));
+    }
+    if width >= WIDE && level.reserved > 0 {
+        parts.push(format!("{} left alone", format::bytes(level.reserved)));
     }
     parts.join(" · ")
 }
 
-/// `▓▓▓▓▒▒░░░░`: held, on its way, free. Without what is held there is nothing to draw.
+/// `▓▓▓▓░░░░▒▒`: held by models, free for them, left alone.
 fn bar(level: Level, cells: usize, scene: Scene<'_>) -> Vec<Span<'static>> {
     let style = |role| scene.theme.style(role);
     // Without what models hold, what the device has free says how full it is.
     let used = level.used.unwrap_or_else(|| level.limit.saturating_sub(level.left.unwrap_or(level.limit)));
-    let full = |bytes: u64| format::part(format::share(bytes, level.limit), cells);
+    let whole = level.limit.saturating_add(level.reserved);
+    let filled = |bytes: u64| format::part(format::share(bytes, whole), cells);
+    let reserved = filled(level.reserved);
     // The least bit is seen.
-    let held = if used > 0 { full(used).max(1) } else { 0 };
-    let both = full(used.saturating_add(level.coming)).max(held + usize::from(level.coming > 0)).min(cells);
-    let held = held.min(both);
-    let is_tight = format::share(used.saturating_add(level.coming), level.limit) >= 0.9;
+    let held = filled(used).max(usize::from(used > 0)).min(cells - reserved);
+    let is_tight = format::share(used, level.limit) >= 0.9;
     let role = if is_tight { Role::Warn } else { Role::Accent };
     vec![
         Span::styled("▓".repeat(held), style(role)),
-        Span::styled("▒".repeat(both - held), style(role)),
-        Span::styled("░".repeat(cells - both), style(Role::Dim)),
+        Span::styled("░".repeat(cells - reserved - held), style(Role::Dim)),
+        Span::styled("▒".repeat(reserved), style(Role::Dim)),
     ]
 }
 
@@ -193,15 +191,13 @@ mod tests {
             placements: vec![Placement { id: "a".to_owned(), devices }],
             ..Machine::default()
         };
-        let level = |used, coming, limit, left| Some(Level { used, coming, limit, left });
+        let level = |used, limit, reserved, left| Some(Level { used, limit, reserved, left });
         let cases = [
-            (device(Some(80), Some(50)), told.clone(), level(Some(30), 20, 80, Some(30))),
-            (device(Some(80), Some(10)), told.clone(), level(Some(30), 0, 80, Some(50))),
-            (device(Some(20), None), told.clone(), level(Some(30), 0, 20, Some(0))),
-            (device(None, None), told, level(Some(30), 0, 100, Some(60))),
-            (device(None, None), Vec::new(), level(None, 0, 100, Some(60))),
-            (device(Some(80), None), Vec::new(), level(None, 0, 80, Some(60))),
-            (device(Some(80), Some(50)), Vec::new(), level(None, 0, 80, Some(30))),
+            (device(Some(80), Some(15)), told.clone(), level(Some(30), 80, 15, Some(50))),
+            (device(Some(20), None), told.clone(), level(Some(30), 20, 0, Some(0))),
+            (device(None, Some(15)), told, level(Some(30), 100, 0, Some(60))),
+            (device(None, None), Vec::new(), level(None, 100, 0, Some(60))),
+            (device(Some(80), Some(15)), Vec::new(), level(None, 80, 15, Some(60))),
             (Device::default(), Vec::new(), None),
         ];
         for (device, devices, expected) in cases {
