@@ -337,7 +337,7 @@ impl Step<'_> {
             others if others.is_empty() => "others".to_owned(),
             others => others,
         };
-        self.ask_on_board(command, &format!("to load {id}, {others} would have to go: {key} again does it"));
+        self.ask_on_board(command, &format!("to load {id}, {others} would have to go; {key} again does it"));
     }
 
     /// Takes the marked model for the next turn; the board has done its work then.
@@ -360,7 +360,7 @@ impl Step<'_> {
                     return self.change_marked(Change::Unload);
                 }
                 let s = if running == 1 { "an answer".to_owned() } else { format!("{running} answers") };
-                let question = format!("{} is writing {s}: u again unloads it all the same", card.id);
+                let question = format!("{} is writing {s}; u again unloads it all the same", card.id);
                 self.ask_on_board(Command::Unload, &question);
             }
             ModelState::Unloaded | ModelState::Failed { .. } => {

@@ -22,8 +22,12 @@ const TABLE: &str = "## What changes\n\nThe `limit` moves into **one place**, se
 
 fn screens(name: &str, make: impl Fn(u16, u16) -> Model) {
     for (cols, rows) in SIZES {
-        insta::assert_snapshot!(format!("{name}_{cols}x{rows}"), dump(&make(cols, rows)));
+        screen(&format!("{name}_{cols}x{rows}"), &dump(&make(cols, rows)));
     }
+}
+
+fn screen(name: &str, dump: &str) {
+    insta::assert_snapshot!(name, dump);
 }
 
 #[test]

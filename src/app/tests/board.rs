@@ -182,7 +182,7 @@ fn what_makes_others_leave_is_said_first() {
     let mut app = open();
     mark(&mut app, "needy");
     assert_eq!(app.press("enter"), []);
-    let question = "to load needy, big would have to go: enter again does it";
+    let question = "to load needy, big would have to go; enter again does it";
     assert_eq!(board(&app).said, Some((Level::Warn, shown_line(question, 400))));
     assert_eq!(app.press("enter"), [change("needy", Change::Load { context: None })]);
     assert_eq!(said(&app), "");
@@ -191,7 +191,7 @@ fn what_makes_others_leave_is_said_first() {
     assert_eq!((said(&app), app.model.overlays.len()), ("", 1));
     assert_eq!(app.press("enter u enter"), [], "another key is no answer");
     assert_eq!(app.press("esc t"), []);
-    assert_eq!(said(&app), "to load needy, big would have to go: t again does it");
+    assert_eq!(said(&app), "to load needy, big would have to go; t again does it");
     let effects = app.press("t");
     assert_eq!(effects[0], change("needy", Change::Load { context: None }));
     assert_eq!(app.notice(), "next turn: local · needy");
@@ -213,7 +213,7 @@ fn unloading_asks_while_it_answers() {
     mark(&mut app, "big");
     assert_eq!(
         (app.press("u"), said(&app)),
-        (vec![], "big is writing 2 answers: u again unloads it all the same")
+        (vec![], "big is writing 2 answers; u again unloads it all the same")
     );
     assert_eq!(app.press("u"), [change("big", Change::Unload)]);
 
@@ -226,7 +226,7 @@ fn unloading_asks_while_it_answers() {
     app.press("ctrl+x b");
     assert_eq!(
         (app.press("u"), said(&app)),
-        (vec![], "big is writing an answer: u again unloads it all the same")
+        (vec![], "big is writing an answer; u again unloads it all the same")
     );
 }
 
@@ -350,7 +350,7 @@ fn models_are_changed_by_name() {
     assert_eq!(by_name("/unload big").0, [change("big", Change::Unload)]);
     assert_eq!(by_name("/pin big").0, [change("big", Change::Pin(true))]);
     let (changes, app) = by_name("/load needy");
-    assert_eq!((changes, said(&app)), (vec![], "to load needy, big would have to go: enter again does it"));
+    assert_eq!((changes, said(&app)), (vec![], "to load needy, big would have to go; enter again does it"));
     let (changes, app) = by_name("/load n");
     assert_eq!((changes, board(&app).filter.text()), (vec![], "n"), "several: the board shows them");
     let (_, app) = by_name("/load");

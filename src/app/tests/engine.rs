@@ -90,7 +90,7 @@ fn a_server_that_is_away_says_why_and_is_asked_again() {
             is_engine: false,
             default_model: None,
             models: Vec::new(),
-            trouble: None,
+            ..BackendView::default()
         };
     });
     let ask = Effect::ListModels { backend: "dead".to_owned() };
@@ -103,7 +103,7 @@ fn a_server_that_is_away_says_why_and_is_asked_again() {
     let said = "dead can't be reached at http://x: nothing listens there · start the server there";
     assert_eq!((app.model.notice.clone(), app.draft()), (bad(said), "hello"));
 
-    let effects = app.msg(models(Ok(vec![card("large", false)])));
+    let effects = app.msg(models(Ok(vec![card("large", false)].into())));
     assert_eq!((effects, app.model.turns.len()), (vec![], 0), "nothing is sent by itself");
     app.press("enter");
     assert_eq!((app.attempt().decision.model.as_str(), app.draft()), ("large", ""));

@@ -4,7 +4,7 @@ use super::{Edges, panel};
 use crate::app::board::{Row, marked, names, passed, rows, to_come};
 use crate::app::model::{BackendView, Board, EngineView, Level};
 use crate::chat::{Fit, KeepAlive, ModelBytes, ModelState};
-use crate::router::Decision;
+use crate::command::Command;
 use crate::text::shown_line;
 use crate::text::width::cut;
 use crate::theme::Role;
@@ -44,9 +44,10 @@ pub(super) fn draw(board: &Board, scene: Scene<'_>, area: Rect, buf: &mut Buffer
     let gap = usize::from(is_tall);
     let fixed = memory.len() + gap + usize::from(has_filter) + gap + below;
     let height = fixed + all.len().max(1);
+    let list_height = usize::from(area.height).saturating_sub(2 + fixed);
     let edges = Edges {
         title: Line::styled("Models", theme.style(Role::Heading)),
-        count: Line::styled(count(&all, &seen), theme.style(Role::Dim)),
+        count: Line::styled(count(&all, &seen, at, list_height), theme.style(Role::Dim)),
         keys: hints(&keys(board, seen.get(at), width), theme),
     };
     let inner = panel(width, height, &edges, scene, area, buf);
@@ -81,8 +82,17 @@ pub(super) fn draw(board: &Board, scene: Scene<'_>, area: Rect, buf: &mut Buffer
     cursor
 }
 
-/// `2 of 6 in memory`, or how many match the filter.
-fn count(all: &[Row<'_>], seen: &[Row<'_>]) -> String {
+/// The first row shown: the marked one stays in sight, and the list moves no more than it must.
+fn top(at: usize, count: usize, height: usize) -> usize {
+    (at + 1).saturating_sub(height.max(1)).min(count.saturating_sub(height))
+}
+
+/// `2 of 6 in memory`; which rows are shown where not all are, or how many match the filter.
+fn count(all: &[Row<'_>], seen: &[Row<'_>], at: usize, height: usize) -> String {
+    if seen.len() > height {
+        let top = top(at, seen.len(), height);
+        return format!("{}–{} of {}", top + 1, top + height, seen.len());
+    }
     if seen.len() < all.len() {
         return format!("{} of {}", seen.len(), all.len());
     }
@@ -94,6 +104,14 @@ fn count(all: &[Row<'_>], seen: &[Row<'_>]) -> String {
 fn keys(board: &Board, row: Option<&Row<'_>>, width: usize) -> Vec<(&'static str, &'static str)> {
     if board.is_filtering {
         return vec![("↑↓", "move"), ("enter", "done"), ("esc", "all")];
+    }
+    if let Some(command) = board.asked {
+        let key = match command {
+            Command::Load => "enter",
+            Command::Target => "t",
+            _ => "u",
+        };
+        return vec![(key, "do it"), ("esc", "no")];
     }
     let mut keys = match row.map(|row| &row.card.state) {
         Some(ModelState::Loaded) => vec![("enter", "use"), ("u", "unload"), ("p", "pin"), ("a", "keep")],
@@ -126,24 +144,20 @@ fn draw_list(seen: &[Row<'_>], at: usize, scene: Scene<'_>, list: Rect, buf: &mu
     let height = usize::from(list.height);
     let next = target::next(scene.model);
     // Widths are those of all rows, so that nothing moves while filtering.
-    let all: Vec<Cells> =
-        rows(&scene.model.fleet, "").iter().map(|row| Cells::of(row, next.as_ref(), scene)).collect();
+    let all: Vec<Cells> = rows(&scene.model.fleet, "").iter().map(|row| Cells::of(row, scene)).collect();
     let columns = Columns::of(&all, usize::from(list.width));
-    // The marked row stays in sight, and the list moves no more than it must.
-    let top = (at + 1).saturating_sub(height.max(1)).min(seen.len().saturating_sub(height));
+    let top = top(at, seen.len(), height);
     for (y, (place, row)) in (list.top()..list.bottom()).zip(seen.iter().enumerate().skip(top)) {
-        let cells = Cells::of(row, next.as_ref(), scene);
+        let cells = Cells::of(row, scene);
         buf.set_line(list.x, y, &columns.line(&cells, scene), list.width);
+        if next.as_ref().is_some_and(|next| next.backend == row.backend.name && next.model == row.card.id) {
+            // As on the composer's edge.
+            buf.set_string(list.x.saturating_sub(1), y, "→", theme.style(Role::Accent));
+        }
         if place == at {
             let full = Rect { x: list.x.saturating_sub(1), y, width: list.width + 2, height: 1 };
             mark_row(full, theme, buf);
         }
-    }
-    let hidden = seen.len().saturating_sub(top + height);
-    if hidden > 0 && height > 1 && at + 1 < top + height {
-        let more = format!(" ↓ {hidden} more ");
-        let x = list.right().saturating_sub(crate::ui::rows(more.width()));
-        buf.set_string(x, list.bottom() - 1, more, theme.style(Role::Dim));
     }
 }
 
@@ -162,7 +176,7 @@ const COLUMNS: usize = 6;
 const LEFT_OUT: [usize; COLUMNS] = [1, 5, 2, 3, 0, 4];
 
 impl Cells {
-    fn of(row: &Row<'_>, next: Option<&Decision>, scene: Scene<'_>) -> Self {
+    fn of(row: &Row<'_>, scene: Scene<'_>) -> Self {
         let (card, residency) = (row.card, row.residency);
         let is_alone = scene.model.fleet.backends.len() == 1;
         let context = residency.and_then(|residency| residency.context).or(card.context);
@@ -179,7 +193,7 @@ impl Cells {
                 text(residency.and_then(crate::chat::Residency::memory).map(format::bytes)),
                 text(speed.map(|speed| format::speed(speed).replace(" tok/s", "/s"))),
             ],
-            remark: remark(row, next, scene),
+            remark: remark(row, scene),
         }
     }
 }
@@ -201,11 +215,10 @@ fn mark(row: &Row<'_>, scene: Scene<'_>) -> (&'static str, Role) {
 }
 
 /// The last words of a row.
-fn remark(row: &Row<'_>, next: Option<&Decision>, scene: Scene<'_>) -> (String, Role) {
+fn remark(row: &Row<'_>, scene: Scene<'_>) -> (String, Role) {
     if row.backend.trouble.is_some() {
         return ("away".to_owned(), Role::Bad);
     }
-    let is_next = next.is_some_and(|next| next.backend == row.backend.name && next.model == row.card.id);
     let mut parts = Vec::new();
     let mut role = Role::Dim;
     match &row.card.state {
@@ -228,9 +241,6 @@ fn remark(row: &Row<'_>, next: Option<&Decision>, scene: Scene<'_>) -> (String, 
             }
         }
         ModelState::Unknown => {}
-    }
-    if is_next {
-        parts.insert(0, "target".to_owned());
     }
     parts.retain(|part| !part.is_empty());
     (parts.join(" · "), role)
@@ -386,14 +396,13 @@ fn footer(board: &Board, row: Option<&Row<'_>>, scene: Scene<'_>, area: Rect) ->
     if let Some(row) = row
         && lines.len() < height
     {
-        lines.push(Line::styled(cut(&details(row, scene), width), style(Role::Dim)));
+        lines.push(Line::styled(details(row, width, scene), style(Role::Dim)));
     }
     lines
 }
 
 /// The state of the marked row in words.
 fn sentence(row: &Row<'_>) -> String {
-    let name = shown_line(&row.card.id, CELLS).to_string();
     if let Some(trouble) = &row.backend.trouble {
         return trouble.to_string();
     }
@@ -404,18 +413,18 @@ fn sentence(row: &Row<'_>) -> String {
             let places = places(row);
             let on = if places.is_empty() { String::new() } else { format!(" on {}", names(&places)) };
             match row.residency.and_then(|residency| residency.bytes) {
-                Some(bytes) => format!("{name} is in memory{on}: {}", parts(bytes)),
-                None => format!("{name} is in memory{on}"),
+                Some(bytes) => format!("in memory{on}: {}", parts(bytes)),
+                None => format!("in memory{on}"),
             }
         }
-        ModelState::Loading { .. } => format!("{name} is {}", progress(row)),
+        ModelState::Loading { .. } => progress(row),
         ModelState::Failed { reason } => {
             let reason = reason.lines().map(str::trim).collect::<Vec<_>>().join(" · ");
-            format!("{name} could not be loaded: {}", &*shown_line(&reason, CELLS))
+            format!("could not be loaded: {}", &*shown_line(&reason, CELLS))
         }
-        ModelState::Unloaded => told.unwrap_or_else(|| format!("{name} is on disk")),
+        ModelState::Unloaded => told.unwrap_or_else(|| "on disk".to_owned()),
         ModelState::Unknown => {
-            format!("{} does not say whether {name} is in memory", &*shown_line(&row.backend.name, 40))
+            format!("{} does not say whether it is in memory", &*shown_line(&row.backend.name, 40))
         }
     }
 }
@@ -434,8 +443,8 @@ fn parts(bytes: ModelBytes) -> String {
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
-/// The numbers of the marked row; what is not known is absent.
-fn details(row: &Row<'_>, scene: Scene<'_>) -> String {
+/// The numbers of the marked row, as many as there is room for; what is not known is absent.
+fn details(row: &Row<'_>, width: usize, scene: Scene<'_>) -> String {
     let card = row.card;
     let residency = row.residency.cloned().unwrap_or_default();
     let is_resident = card.state == ModelState::Loaded;
@@ -458,6 +467,9 @@ fn details(row: &Row<'_>, scene: Scene<'_>) -> String {
         parts.extend(card.bytes.map(|bytes| format!("file {}", format::bytes(bytes))));
     }
     parts.extend(context.map(|context| format!("context {}", format::context(context))));
+    let packed = card.quantisation.as_ref().map(|text| shown_line(text, 12).to_string());
+    let size = card.parameters.map(format::parameters);
+    parts.extend([size, packed].into_iter().flatten().reduce(|a, b| format!("{a} {b}")));
     parts.extend(card.is_builtin.then(|| "built in".to_owned()));
     parts.extend(match residency.keep_alive {
         Some(KeepAlive::ForEver) => Some("stays for ever".to_owned()),
@@ -465,7 +477,13 @@ fn details(row: &Row<'_>, scene: Scene<'_>) -> String {
         Some(KeepAlive::Seconds(seconds)) => Some(format!("stays {}", format::short_time(seconds))),
         Some(KeepAlive::Default) | None => None,
     });
-    parts.join(" · ")
+    let mut line = parts.first().map(|first| cut(first, width)).unwrap_or_default();
+    for part in parts.iter().skip(1) {
+        if line.width() + 3 + part.width() <= width {
+            line = format!("{line} · {part}");
+        }
+    }
+    line
 }
 
 /// Why a backend has nothing to show, in words with their mark; none when all is well.

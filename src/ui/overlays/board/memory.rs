@@ -11,9 +11,12 @@ use crate::ui::{format, target};
 use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
-/// Columns from which bars are long and numbers complete, and from which there are words about them.
+/// Columns from which everything is said, and from which there is a word about what is free.
 const WIDE: usize = 84;
 const ROOMY: usize = 52;
+/// Cells of a bar.
+const LONGEST: usize = 24;
+const SHORTEST: usize = 4;
 
 /// What is known of a device's memory, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,44 +44,58 @@ impl Level {
     }
 }
 
+/// A line before it is laid out.
+struct Entry<'a> {
+    backend: &'a BackendView,
+    /// Whose it is; empty where the line above says so.
+    name: String,
+    /// The device; none when there is only something to say.
+    device: Option<(String, Level)>,
+}
+
 /// The lines, at most `most` of them: of every backend those devices that matter most.
 pub(super) fn lines(scene: Scene<'_>, width: usize, most: usize) -> Vec<Line<'static>> {
     let backends = &scene.model.fleet.backends;
-    let name = backends.iter().map(|b| shown_line(&b.name, 16).width()).max().unwrap_or(0);
-    let mut rows: Vec<(&BackendView, Option<(&Device, Level)>)> = Vec::new();
     let each = (most / backends.len().max(1)).max(1);
-    for backend in backends {
-        let machine = backend.machine.as_ref();
-        let mut devices: Vec<(&Device, Level)> = machine
-            .into_iter()
-            .flat_map(|machine| machine.devices.iter().filter_map(|d| Some((d, Level::of(d, machine)?))))
-            .collect();
-        // Where not all fit: first those that hold models, then the big ones.
-        if devices.len() > each {
-            devices.sort_by_key(|(_, level)| {
-                std::cmp::Reverse((level.used.is_some_and(|used| used > 0), level.limit))
-            });
-            devices.truncate(each);
-        }
-        if devices.is_empty() || state_of(backend, &scene.model.fleet.engine).is_some() {
-            rows.push((backend, None));
-        } else {
-            rows.extend(devices.into_iter().map(|device| (backend, Some(device))));
-        }
+    let mut entries: Vec<Entry<'_>> =
+        backends.iter().flat_map(|backend| entries(backend, each, width, scene)).collect();
+    entries.truncate(most);
+    if width < ROOMY && backends.len() == 1 && entries.iter().all(|entry| entry.device.is_some()) {
+        entries.iter_mut().for_each(|entry| entry.name.clear());
     }
-    rows.truncate(most);
-    let device =
-        |row: &(_, Option<(&Device, Level)>)| row.1.map_or(0, |(device, _)| label(device, width).width());
-    let device = rows.iter().map(device).max().unwrap_or(0);
-    let mut last = "";
-    let mut out = Vec::new();
-    for (backend, level) in rows {
-        let shown =
-            if last == backend.name { String::new() } else { shown_line(&backend.name, 16).to_string() };
-        last = &backend.name;
-        out.push(line(backend, (&shown, name), (level, device), width, scene));
+    let widest = |cell: &dyn Fn(&Entry<'_>) -> usize| entries.iter().map(cell).max().unwrap_or(0);
+    let level = |entry: &Entry<'_>| entry.device.as_ref().map(|(_, level)| *level);
+    let places = Places {
+        name: widest(&|entry| entry.name.width()),
+        device: widest(&|entry| entry.device.as_ref().map_or(0, |(label, _)| label.width())),
+        held: widest(&|entry| level(entry).map_or(0, |level| held(level).width())),
+        numbers: widest(&|entry| level(entry).map_or(0, |level| numbers(level, 0, width).width())),
+        width,
+    };
+    entries.iter().map(|entry| places.line(entry, scene)).collect()
+}
+
+fn entries<'a>(backend: &'a BackendView, most: usize, width: usize, scene: Scene<'_>) -> Vec<Entry<'a>> {
+    let name = || shown_line(&backend.name, 16).to_string();
+    let machine = backend.machine.iter();
+    let mut devices: Vec<(&Device, Level)> = machine
+        .flat_map(|machine| machine.devices.iter().filter_map(|d| Some((d, Level::of(d, machine)?))))
+        .collect();
+    if devices.is_empty() || state_of(backend, &scene.model.fleet.engine).is_some() {
+        return vec![Entry { backend, name: name(), device: None }];
     }
-    out
+    // Where not all fit: first those that hold models, then the big ones.
+    if devices.len() > most {
+        let holds = |level: &Level| level.used.is_some_and(|used| used > 0);
+        devices.sort_by_key(|(_, level)| std::cmp::Reverse((holds(level), level.limit)));
+        devices.truncate(most);
+    }
+    let entry = |(at, (device, level)): (usize, (&Device, Level))| Entry {
+        backend,
+        name: if at == 0 { name() } else { String::new() },
+        device: Some((label(device, width), level)),
+    };
+    devices.into_iter().enumerate().map(entry).collect()
 }
 
 /// `CUDA0 NVIDIA GeForce RTX 4090`, without the maker's name where there is little room.
@@ -86,61 +103,64 @@ fn label(device: &Device, width: usize) -> String {
     let name = shown_line(&device.name, 16).to_string();
     match &device.description {
         Some(description) if width >= WIDE && *description != device.name => {
-            cut(&format!("{name} {}", &*shown_line(description, 80)), 32)
+            cut(&format!("{name} {}", &*shown_line(description, 80)), 28)
         }
         _ => name,
     }
 }
 
-fn line(
-    backend: &BackendView,
-    (name, name_width): (&str, usize),
-    (device, device_width): (Option<(&Device, Level)>, usize),
+/// Widths of what stands under each other.
+struct Places {
+    name: usize,
+    device: usize,
+    held: usize,
+    numbers: usize,
     width: usize,
-    scene: Scene<'_>,
-) -> Line<'static> {
-    let style = |role| scene.theme.style(role);
-    let pad = |text: &str, to: usize| " ".repeat(to.saturating_sub(text.width()) + GAP);
-    let mut spans = vec![
-        Span::styled(name.to_owned(), style(target::role(scene.model, &backend.name))),
-        Span::raw(pad(name, name_width)),
-    ];
-    let room = width.saturating_sub(name_width + GAP);
-    let Some((device, level)) = device else {
-        if let Some((mark, text, role)) = state_of(backend, &scene.model.fleet.engine) {
-            spans.push(Span::styled(format!("{mark} "), style(role)));
-            spans.push(Span::styled(cut(&text, room.saturating_sub(2)), style(Role::Dim)));
+}
+
+impl Places {
+    fn line(&self, entry: &Entry<'_>, scene: Scene<'_>) -> Line<'static> {
+        let style = |role| scene.theme.style(role);
+        let mut spans = Vec::new();
+        let mut room = self.width;
+        if self.name > 0 {
+            let role = target::role(scene.model, &entry.backend.name);
+            let pad = " ".repeat(self.name.saturating_sub(entry.name.width()) + GAP);
+            spans.push(Span::styled(format!("{}{pad}", entry.name), style(role)));
+            room = room.saturating_sub(self.name + GAP);
         }
-        return Line::from(spans);
-    };
-    let label = label(device, width);
-    let space = pad(&label, device_width);
-    spans.push(Span::styled(label, style(Role::Dim)));
-    spans.push(Span::raw(space));
-    let room = room.saturating_sub(device_width + GAP);
-    let numbers = numbers(level, width);
-    let cells = if width >= WIDE {
-        24
-    } else if width >= ROOMY {
-        16
-    } else {
-        10
-    };
-    let cells = cells.min(room.saturating_sub(numbers.width() + GAP));
-    if cells >= 4 {
-        spans.extend(bar(level, cells, scene));
-        spans.push(Span::raw(" ".repeat(GAP)));
+        let Some((label, level)) = &entry.device else {
+            if let Some((mark, text, role)) = state_of(entry.backend, &scene.model.fleet.engine) {
+                spans.push(Span::styled(format!("{mark} "), style(role)));
+                spans.push(Span::styled(cut(&text, room.saturating_sub(2)), style(Role::Dim)));
+            }
+            return Line::from(spans);
+        };
+        let pad = " ".repeat(self.device.saturating_sub(label.width()) + GAP);
+        spans.push(Span::styled(format!("{label}{pad}"), style(Role::Dim)));
+        room = room.saturating_sub(self.device + GAP);
+        let cells = room.saturating_sub(self.numbers + GAP).min(LONGEST);
+        if cells >= SHORTEST {
+            spans.extend(bar(*level, cells, scene));
+            spans.push(Span::raw(" ".repeat(GAP)));
+        }
+        spans.push(Span::styled(cut(&numbers(*level, self.held, self.width), room), style(Role::Dim)));
+        Line::from(spans)
     }
-    spans.push(Span::styled(cut(&numbers, room), style(Role::Dim)));
-    Line::from(spans)
+}
+
+/// `16.1 of 22.8 GB`, or what there is where nobody says what is held.
+fn held(level: Level) -> String {
+    match level.used {
+        Some(used) => format::bytes_of(used, level.limit),
+        None => format::bytes(level.limit),
+    }
 }
 
 /// `16.1 of 22.8 GB · 6.7 GB free · 1.2 GB left alone`, as much of it as there is room for.
-fn numbers(level: Level, width: usize) -> String {
-    let mut parts = vec![match level.used {
-        Some(used) => format::bytes_of(used, level.limit),
-        None => format::bytes(level.limit),
-    }];
+/// The first of them takes `pad` cells.
+fn numbers(level: Level, pad: usize, width: usize) -> String {
+    let mut parts = vec![format!("{:>pad$}", held(level))];
     if width >= ROOMY {
         parts.extend(level.left.map(|left| format!("{} free", format::bytes(left))));
     }
