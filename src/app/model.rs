@@ -147,7 +147,6 @@ pub struct Completion {
 
 /// What lies over the page.
 #[derive(Clone, Debug, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "there are two of them at most")]
 pub enum Overlay {
     /// Keys and commands, made from the command table; scrolled by this many rows.
     Help {

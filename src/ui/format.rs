@@ -64,8 +64,10 @@ pub(super) fn bytes(count: u64) -> String {
 
 /// One size of another: `18.1 of 43.1 GB`, `352 MB of 4.7 GB`.
 pub(super) fn bytes_of(part: u64, whole: u64) -> String {
+    let is_nothing = part == 0;
     let (part, whole) = (bytes(part), bytes(whole));
     match (part.split_once(' '), whole.split_once(' ')) {
+        (Some(_), _) if is_nothing => format!("0 of {whole}"),
         (Some((number, unit)), Some((_, same))) if unit == same => format!("{number} of {whole}"),
         _ => format!("{part} of {whole}"),
     }
@@ -141,6 +143,7 @@ mod tests {
             ["1 kB", "2.0 MB", "352 MB", "43.1 GB"]
         );
         assert_eq!(bytes_of(18_100_000_000, 43_100_000_000), "18.1 of 43.1 GB");
+        assert_eq!(bytes_of(0, 43_100_000_000), "0 of 43.1 GB");
         assert_eq!(bytes_of(352_000_000, 43_100_000_000), "352 MB of 43.1 GB");
         assert_eq!([40, 60, 240, 3600, 3900].map(short_time), ["40 s", "1 m", "4 m", "1 h", "1 h 5 m"]);
         assert_eq!((share(1, 0), share(3, 2), share(1, 4)), (0.0, 1.0, 0.25));

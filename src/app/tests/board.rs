@@ -345,7 +345,7 @@ fn models_are_changed_by_name() {
     };
     let load = change("tiny", Change::Load { context: None });
     for line in ["/load tiny", "/load local/tiny", "/load tny"] {
-        assert_eq!(by_name(line).0, [load.clone()], "{line}");
+        assert_eq!(by_name(line).0, std::slice::from_ref(&load), "{line}");
     }
     assert_eq!(by_name("/unload big").0, [change("big", Change::Unload)]);
     assert_eq!(by_name("/pin big").0, [change("big", Change::Pin(true))]);

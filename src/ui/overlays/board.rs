@@ -21,7 +21,7 @@ mod memory;
 /// Cells between columns.
 const GAP: usize = 2;
 /// Columns of the panel at most: longer rows are hard to follow.
-const MOST: u16 = 112;
+const MOST: u16 = 116;
 /// Cells of a name at most.
 const NAME: usize = 36;
 /// Cells of a text that came from elsewhere at most.
@@ -289,8 +289,8 @@ fn verdict(row: &Row<'_>) -> Option<(String, Role)> {
         },
         Fit::IfUnloaded => match verdict.unload.as_slice() {
             [] => ("fits if others go".to_owned(), Role::Warn),
-            [only] => (format!("fits if {} goes", shown_line(only, NAME).to_string()), Role::Warn),
-            several => (format!("fits if {} go", shown_line(&names(several), NAME).to_string()), Role::Warn),
+            [only] => (format!("fits if {} goes", &*shown_line(only, NAME)), Role::Warn),
+            several => (format!("fits if {} go", &*shown_line(&names(several), NAME)), Role::Warn),
         },
         Fit::Partial => match verdict.slowdown {
             Some(times) => (format!("partial, ≈{times:.1}x slower"), Role::Warn),
@@ -417,7 +417,12 @@ fn sentence(row: &Row<'_>) -> String {
                 None => format!("in memory{on}"),
             }
         }
-        ModelState::Loading { .. } => progress(row),
+        ModelState::Loading { .. } => match row.residency.and_then(|residency| residency.loading) {
+            Some((done, total)) => {
+                format!("being loaded, {} read; u gives it up", format::bytes_of(done, total))
+            }
+            None => "being loaded; u gives it up".to_owned(),
+        },
         ModelState::Failed { reason } => {
             let reason = reason.lines().map(str::trim).collect::<Vec<_>>().join(" · ");
             format!("could not be loaded: {}", &*shown_line(&reason, CELLS))

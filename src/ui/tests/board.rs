@@ -98,7 +98,7 @@ fn the_marked_row_in_words() {
     let on = |id| with(120, 40, select(id));
     has(&on("qwen2.5-coder-7b-instruct"), "in memory on CUDA0 and CPU: weights 4.4 GB, KV cache 1.8 GB");
     has(&on("qwen2.5-coder-7b-instruct"), "4 answers at once · decode 131 tok/s · prefill 4800 tok/s");
-    has(&on("mistral-small-24b"), "│ loading 42 % · 6.0 of 14.3 GB");
+    has(&on("mistral-small-24b"), "│ being loaded, 6.0 of 14.3 GB read; u gives it up");
     has(&on("phi-4"), "│ could not be loaded: cut off at byte 312 · get it again");
     has(&on("llama3.3-70b"), "does not fit: needs 44.4 GB, the whole budget is 22.8 GB");
     has(&on("gone"), "│ in memory on CUDA0 and CPU");

@@ -103,7 +103,7 @@ fn label(device: &Device, width: usize) -> String {
     let name = shown_line(&device.name, 16).to_string();
     match &device.description {
         Some(description) if width >= WIDE && *description != device.name => {
-            cut(&format!("{name} {}", &*shown_line(description, 80)), 28)
+            cut(&format!("{name} {}", &*shown_line(description, 80)), 32)
         }
         _ => name,
     }
