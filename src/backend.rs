@@ -8,9 +8,9 @@ mod catalogue;
 mod engine;
 mod fault;
 mod http;
+mod kept;
 mod models;
 mod openai;
-mod residency;
 mod sse;
 mod think;
 mod watch;
@@ -238,7 +238,7 @@ impl Backend {
     /// # Errors
     /// As [`Self::status`].
     pub async fn machine(&self) -> Result<Option<Machine>, GenError> {
-        Ok(self.status().await?.as_ref().map(residency::machine))
+        Ok(self.status().await?.as_ref().map(kept::machine))
     }
 
     /// Starts the engine when it isn't running; nothing for a server elsewhere.

@@ -1,6 +1,6 @@
 //! Lists of models, as servers give them, to [`Listing`]s. Pure and lenient: only the id is needed.
 
-use super::residency::residency;
+use super::kept::residency;
 use crate::chat::{Listing, ModelCard, ModelState, Residency};
 use serde_json::Value;
 use std::collections::HashSet;
