@@ -3,6 +3,7 @@
 //! No tokio, no ratatui, no clock, no IO: time comes in with [`Ctx`], everything to be done goes out as
 //! an [`Effect`]. The model derives `Clone + PartialEq + Debug` so that a test can compare whole values.
 
+pub mod board;
 mod compose;
 pub mod effect;
 mod fleet;

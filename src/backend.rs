@@ -8,6 +8,7 @@ mod catalogue;
 mod engine;
 mod fault;
 mod http;
+mod kept;
 mod models;
 mod openai;
 mod residency;
@@ -17,7 +18,7 @@ mod watch;
 
 pub use residency::LoadWish;
 
-use crate::chat::{GenError, GenEvent, GenRequest, ModelCard};
+use crate::chat::{Change, GenError, GenEvent, GenRequest, Listing, Machine, ModelCard};
 use crate::config::{BackendConfig, Config};
 use crate::paths::Paths;
 use answer::Patience;
@@ -110,9 +111,9 @@ pub enum EngineEvent {
     /// It is being started.
     Starting,
     /// It answers; these are its models.
-    Ready(Vec<ModelCard>),
+    Ready(Listing),
     /// Its models changed state.
-    Models(Vec<ModelCard>),
+    Models(Listing),
     /// It ended: one or two lines with its last words, and the ids of the models that were resident.
     Died {
         /// What happened and what to do.
@@ -203,9 +204,16 @@ impl Backend {
     /// # Errors
     /// When it can't be reached, refuses, or answers nonsense.
     pub async fn models(&self) -> Result<Vec<ModelCard>, GenError> {
+        Ok(self.listing().await?.cards)
+    }
+
+    /// The models it has, and how they are kept in memory where it says so.
+    ///
+    /// # Errors
+    /// As [`Self::models`].
+    pub async fn listing(&self) -> Result<Listing, GenError> {
         self.ready().await?;
-        let entries = models::list(&self.inner.http).await?;
-        Ok(entries.into_iter().map(|entry| entry.card).collect())
+        Ok(catalogue::listing(models::list(&self.inner.http).await?))
     }
 
     /// Loads a model; returns when it is resident.
@@ -214,7 +222,26 @@ impl Backend {
     /// As [`Self::models`], and when the model can't be loaded.
     pub async fn load(&self, model: &str, why: LoadReason) -> Result<(), GenError> {
         self.ready().await?;
-        models::load(&self.inner.http, self.inner.engine.as_deref(), model, why).await
+        models::load(&self.inner.http, self.inner.engine.as_deref(), model, None, why).await
+    }
+
+    /// Changes how a model is kept: loads it (returns when it is resident), unloads it, pins it, says when it
+    /// leaves.
+    ///
+    /// # Errors
+    /// When it can't be reached or refuses; what it says of memory comes along.
+    pub async fn change(&self, model: &str, change: Change) -> Result<(), GenError> {
+        self.ready().await?;
+        models::change(&self.inner.http, self.inner.engine.as_deref(), model, change).await
+    }
+
+    /// The memory of a running engine's machine and who holds it; none when no engine runs, and for a server
+    /// elsewhere. Starts nothing.
+    ///
+    /// # Errors
+    /// As [`Self::status`].
+    pub async fn machine(&self) -> Result<Option<Machine>, GenError> {
+        Ok(self.status().await?.as_ref().map(kept::machine))
     }
 
     /// Starts the engine when it isn't running; nothing for a server elsewhere.

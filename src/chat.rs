@@ -10,6 +10,7 @@ pub mod metrics;
 pub mod model;
 pub mod record;
 pub mod request;
+pub mod residency;
 
 pub use event::{Channel, Finish, GenError, GenErrorKind, GenEvent};
 pub use ids::{GenKey, LaneId, SessionId, TurnId};
@@ -17,3 +18,6 @@ pub use message::{Message, Role};
 pub use metrics::{CacheLost, CachePlace, Metrics, ServerTimings, Usage};
 pub use model::{ModelCard, ModelState};
 pub use request::{GenRequest, Sampling};
+pub use residency::{
+    Change, Device, DevicePart, Fit, KeepAlive, Listing, Machine, ModelBytes, Placement, Residency, Verdict,
+};

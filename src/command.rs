@@ -15,6 +15,7 @@ pub enum Command {
     DeleteOrQuit,
     Help,
     Model,
+    Models,
     New,
     Sessions,
     Retry,
@@ -65,6 +66,13 @@ pub enum Command {
     Last,
     Accept,
     Close,
+    Load,
+    Unload,
+    Pin,
+    KeepAlive,
+    Target,
+    Filter,
+    Refresh,
 }
 
 /// A heading of the help.
@@ -80,11 +88,13 @@ pub enum Group {
     Edit,
     /// Lists and help.
     List,
+    /// The residency board.
+    Board,
 }
 
 impl Group {
     /// All of them, in the order of the help.
-    pub const ALL: [Self; 5] = [Self::Talk, Self::Manage, Self::Scroll, Self::Edit, Self::List];
+    pub const ALL: [Self; 6] = [Self::Talk, Self::Manage, Self::Board, Self::Scroll, Self::Edit, Self::List];
 
     /// The heading.
     #[must_use]
@@ -95,6 +105,7 @@ impl Group {
             Self::Scroll => "Reading",
             Self::Edit => "Writing",
             Self::List => "Lists",
+            Self::Board => "The board of models",
         }
     }
 }
@@ -181,6 +192,14 @@ pub const COMMANDS: &[Spec] = &[
         "choose the model of the next turn",
     ),
     slash(
+        Command::Models,
+        Group::Manage,
+        &["models"],
+        "",
+        When::Always,
+        "the board: what is in memory, what fits; load, unload, pin",
+    ),
+    slash(
         Command::New,
         Group::Manage,
         &["new", "clear"],
@@ -211,6 +230,34 @@ pub const COMMANDS: &[Spec] = &[
     key(Command::Redraw, Group::Manage, "draw the screen anew"),
     key(Command::Suspend, Group::Manage, "back to the shell; fg returns"),
     key(Command::Leader, Group::Manage, "first key of the pairs in this list"),
+    slash(
+        Command::Load,
+        Group::Board,
+        &["load"],
+        "[name]",
+        When::Always,
+        "load the model; one that is resident becomes the target",
+    ),
+    slash(
+        Command::Unload,
+        Group::Board,
+        &["unload"],
+        "[name]",
+        When::Always,
+        "unload the model, or give up its load",
+    ),
+    slash(
+        Command::Pin,
+        Group::Board,
+        &["pin"],
+        "[name]",
+        When::Always,
+        "pin the model in memory, or unpin it",
+    ),
+    key(Command::KeepAlive, Group::Board, "how long it stays: default, 5 min, 1 h, for ever, one answer"),
+    key(Command::Target, Group::Board, "make it the target of the next turn"),
+    key(Command::Filter, Group::Board, "show only models that match"),
+    key(Command::Refresh, Group::Board, "ask every machine again"),
     key(Command::PageUp, Group::Scroll, "a page up"),
     key(Command::PageDown, Group::Scroll, "a page down"),
     key(Command::RowUp, Group::Scroll, "a row up"),
@@ -251,7 +298,7 @@ pub const COMMANDS: &[Spec] = &[
     key(Command::First, Group::List, "the start of the list"),
     key(Command::Last, Group::List, "the end of the list"),
     key(Command::Accept, Group::List, "choose the marked entry"),
-    key(Command::Close, Group::List, "close the help"),
+    key(Command::Close, Group::List, "close the help or the board"),
 ];
 
 /// The row of a command.
@@ -417,9 +464,9 @@ mod tests {
             complete(draft).map(|found| found.into_iter().map(|(name, _)| name).collect::<Vec<_>>())
         };
         assert_eq!(names("/s").expect("a word"), ["stop", "sessions", "system", "status"]);
-        assert_eq!(names("/mo").expect("a word"), ["model"]);
+        assert_eq!(names("/mo").expect("a word"), ["model", "models"]);
         assert_eq!(names("/cle").expect("a word"), ["clear"]);
-        assert_eq!(names("/mdl").expect("a word"), ["model"]);
+        assert_eq!(names("/mdl").expect("a word"), ["model", "models"]);
         assert_eq!(names("/odel"), Some(vec![]));
         assert_eq!(names("/zz"), Some(vec![]));
         assert_eq!(names("/").expect("all").len(), COMMANDS.iter().filter(|s| !s.slash.is_empty()).count());

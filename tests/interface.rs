@@ -220,3 +220,29 @@ fn a_model_that_is_not_there_is_refused_in_the_engines_words() {
     );
     assert!(error["hint"].as_str().is_some_and(|hint| !hint.is_empty()), "{error}");
 }
+
+#[test]
+fn the_board_shows_what_is_in_memory_and_changes_it() {
+    let home = home();
+    let pty = start(&home, &[]);
+    pty.wait_for("news of the engine's models", |r| r.text().contains("2M"));
+    pty.send("/models\r");
+    pty.wait_for("the board", |r| {
+        let text = r.text();
+        text.contains("in memory ─╮") && text.contains("CPU") && text.contains("free")
+    });
+    if pty.received().text().contains("● builtin") {
+        pty.send("u");
+    }
+    for _ in 0..2 {
+        pty.wait_for("the model on disk", |r| r.text().contains("○ builtin"));
+        pty.send("\r");
+        pty.wait_for("the model in memory", |r| r.text().contains("● builtin"));
+        pty.send("u");
+    }
+    pty.wait_for("the model on disk", |r| r.text().contains("○ builtin"));
+    pty.send("u");
+    pty.wait_for_text("builtin is not in memory");
+    pty.send("\x1b");
+    pty.wait_for("the page without the board", |r| !r.text().contains("in memory ─╮"));
+}

@@ -1,7 +1,7 @@
 //! What the app asks the runtime to do.
 
 use crate::chat::record::StoreJob;
-use crate::chat::{GenKey, GenRequest, SessionId};
+use crate::chat::{Change, GenKey, GenRequest, SessionId};
 use std::time::Duration;
 
 /// One thing to do. Effects of one update are run in order.
@@ -25,12 +25,20 @@ pub enum Effect {
         /// The backend's name.
         backend: String,
     },
-    /// Load a model without asking it anything.
-    LoadModel {
+    /// Ask a backend for its machine's memory; answered by [`super::Msg::Machine`].
+    LookAtMachine {
+        /// The backend's name.
+        backend: String,
+    },
+    /// Change how a model is kept in memory; answered by [`super::Msg::Changed`]. To unload a model also ends
+    /// waiting for its load.
+    ChangeModel {
         /// The backend's name.
         backend: String,
         /// The model's id.
         model: String,
+        /// What to do.
+        change: Change,
     },
     /// Start the engine again and load these models.
     RestartEngine {
@@ -97,4 +105,6 @@ pub enum TimerId {
     Tick,
     /// Keys after a paste are text until then.
     PasteTail,
+    /// A time on the residency board is another one now.
+    Board,
 }

@@ -6,7 +6,7 @@ use super::msg::EngineNews;
 use super::notice::one_line;
 use super::turn::Phase;
 use super::update::Step;
-use crate::chat::{GenErrorKind, ModelCard, ModelState, Sampling};
+use crate::chat::{GenErrorKind, Listing, ModelCard, ModelState, Sampling};
 use crate::router::{BackendFacts, Decision, Facts};
 use crate::text::{shown, shown_line};
 
@@ -55,16 +55,19 @@ impl Fleet {
 
 impl Step<'_> {
     /// The models of a backend, or why they could not be had: then those known before stay.
-    pub(super) fn models(&mut self, name: &str, result: Result<Vec<ModelCard>, String>) {
+    pub(super) fn models(&mut self, name: &str, result: Result<Listing, String>) {
         let Some(backend) = self.model.fleet.backends.iter_mut().find(|b| b.name == name) else { return };
         match result {
-            Ok(models) => {
-                backend.models = models;
+            Ok(listing) => {
+                backend.models = listing.cards;
+                backend.residency = listing.residency;
+                backend.heard_at = self.ctx.now;
                 backend.trouble = None;
             }
             Err(why) => backend.trouble = Some(shown_line(&one_line(&why), 400)),
         }
         self.refresh_models();
+        self.refresh_board(name);
     }
 
     /// News of this machine's engine. After its death it is started again once by itself, with its models.
@@ -99,6 +102,8 @@ impl Step<'_> {
                     card.state = ModelState::Unloaded;
                 }
             }
+            backend.residency.clear();
+            backend.machine = None;
         }
         self.refresh_models();
     }

@@ -42,6 +42,7 @@ impl Step<'_> {
         match self.model.overlays.last() {
             Some(Overlay::Picker(_)) => self.picker_key(chord, armed),
             Some(Overlay::Help { .. }) => self.help_key(chord, armed),
+            Some(Overlay::Board(_)) => self.board_key(chord, armed),
             None => self.composer_key(chord, armed),
         }
     }
@@ -173,7 +174,7 @@ impl Step<'_> {
         self.model.pending.leader = None;
         self.model.pending.paste_until = Some(self.ctx.now + PASTE_TAIL);
         self.effect(Effect::Timer { id: TimerId::PasteTail, after: PASTE_TAIL });
-        if let Some(Overlay::Picker(_)) = self.model.overlays.last() {
+        if self.has_filter() {
             return self.filter(|filter| filter.insert(raw.lines().next().unwrap_or_default()));
         }
         if raw.len() > PASTE_BYTES {
@@ -208,13 +209,11 @@ impl Step<'_> {
             Key::Char(c) if !chord.ctrl => c,
             _ => return,
         };
-        match self.model.overlays.last() {
-            Some(Overlay::Picker(_)) if text.is_control() => {}
-            Some(Overlay::Picker(_)) => self.filter(|filter| filter.insert(text.encode_utf8(&mut [0; 4]))),
-            _ => {
-                self.model.composer.buffer.insert(text.encode_utf8(&mut [0; 4]));
-                self.model.composer.completion = None;
-            }
+        if !self.has_filter() {
+            self.model.composer.buffer.insert(text.encode_utf8(&mut [0; 4]));
+            self.model.composer.completion = None;
+        } else if !text.is_control() {
+            self.filter(|filter| filter.insert(text.encode_utf8(&mut [0; 4])));
         }
     }
 }

@@ -1,7 +1,8 @@
 //! All state of the interface, in groups. No behaviour, no channels, handles, clocks or colours.
 
 use super::turn::Turn;
-use crate::chat::{GenKey, ModelCard, Sampling, SessionId, TurnId};
+use crate::chat::{GenKey, Machine, ModelCard, Residency, Sampling, SessionId, TurnId};
+use crate::command::Command;
 use crate::keymap::Chord;
 use crate::router::Target;
 use crate::text::{EditBuffer, Shown};
@@ -146,7 +147,6 @@ pub struct Completion {
 
 /// What lies over the page.
 #[derive(Clone, Debug, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "there are two of them at most")]
 pub enum Overlay {
     /// Keys and commands, made from the command table; scrolled by this many rows.
     Help {
@@ -155,6 +155,26 @@ pub enum Overlay {
     },
     /// Choose from a list.
     Picker(Picker),
+    /// The residency board.
+    Board(Board),
+}
+
+/// The residency board: every machine's memory, and every model with how it is kept. What it shows is in
+/// [`Fleet`]; here is where the person is in it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Board {
+    /// The marked row: backend and model. The first one while there is none, or when it is gone.
+    pub selected: Option<(String, String)>,
+    /// Only models that match it are shown.
+    pub filter: EditBuffer,
+    /// Whether keys go to the filter.
+    pub is_filtering: bool,
+    /// What is said below the rows in place of facts, until the next key.
+    pub said: Option<(Level, Shown)>,
+    /// What the same key again does, after its consequences were said.
+    pub asked: Option<Command>,
+    /// Machines whose memory was asked for and has not been told yet, and whether to ask once more then.
+    pub looks: Vec<(String, bool)>,
 }
 
 /// A list to choose from, filtered while typing.
@@ -228,7 +248,7 @@ pub struct Fleet {
 }
 
 /// One backend as last heard of.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct BackendView {
     /// Its name.
     pub name: String,
@@ -240,6 +260,12 @@ pub struct BackendView {
     pub models: Vec<ModelCard>,
     /// Why they could not be had, one line.
     pub trouble: Option<Shown>,
+    /// How its models are kept in memory, of those of which it says so.
+    pub residency: Vec<Residency>,
+    /// When that was heard: countdowns count from there.
+    pub heard_at: Duration,
+    /// Its machine's memory, where it says so and the board has asked.
+    pub machine: Option<Machine>,
 }
 
 /// How the engine of this machine is.

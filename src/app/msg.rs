@@ -2,7 +2,7 @@
 
 use super::effect::TimerId;
 use crate::chat::record::{SessionRecord, TurnRecord};
-use crate::chat::{GenEvent, GenKey, ModelCard, SessionId};
+use crate::chat::{Change, GenEvent, GenKey, Listing, Machine, SessionId};
 use crate::keymap::Chord;
 use std::time::Duration;
 
@@ -50,7 +50,25 @@ pub enum Msg {
         /// The backend's name.
         backend: String,
         /// Them, or why they could not be had (one line).
-        result: Result<Vec<ModelCard>, String>,
+        result: Result<Listing, String>,
+    },
+    /// The memory of a backend's machine.
+    Machine {
+        /// The backend's name.
+        backend: String,
+        /// It; none when it does not say, or could not be asked.
+        machine: Option<Machine>,
+    },
+    /// How a model is kept was changed, or could not be.
+    Changed {
+        /// The backend's name.
+        backend: String,
+        /// The model's id.
+        model: String,
+        /// What was to be done.
+        change: Change,
+        /// Whether it is done; else why not, and the next step, in one or two lines.
+        result: Result<(), String>,
     },
     /// The store could not write (one line); it keeps what it was given and tries again.
     StoreFailed {

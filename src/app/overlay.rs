@@ -12,7 +12,7 @@ use crate::keymap::{Chord, Context, help, lookup};
 use crate::text::EditBuffer;
 
 /// Entries a page key skips in a list.
-const PAGE: usize = 10;
+pub(super) const PAGE: usize = 10;
 
 impl Step<'_> {
     /// A key while a list is in front.
@@ -125,14 +125,27 @@ impl Step<'_> {
         self.refill(PickerKind::Model, &items);
     }
 
+    /// Whether what is typed goes into a filter.
+    pub(super) fn has_filter(&self) -> bool {
+        match self.model.overlays.last() {
+            Some(Overlay::Picker(_)) => true,
+            Some(Overlay::Board(board)) => board.is_filtering,
+            Some(Overlay::Help { .. }) | None => false,
+        }
+    }
+
     /// Changes the filter of the front list.
     pub(super) fn filter(&mut self, edit: impl FnOnce(&mut EditBuffer)) {
-        if let Some(Overlay::Picker(picker)) = self.model.overlays.last_mut() {
-            let before = picker.filter.text().to_owned();
-            edit(&mut picker.filter);
-            if picker.filter.text() != before {
-                picker.rematch();
+        match self.model.overlays.last_mut() {
+            Some(Overlay::Picker(picker)) => {
+                let before = picker.filter.text().to_owned();
+                edit(&mut picker.filter);
+                if picker.filter.text() != before {
+                    picker.rematch();
+                }
             }
+            Some(Overlay::Board(board)) => edit(&mut board.filter),
+            Some(Overlay::Help { .. }) | None => {}
         }
     }
 
@@ -185,6 +198,6 @@ impl Step<'_> {
 fn kind(overlay: &Overlay) -> Option<PickerKind> {
     match overlay {
         Overlay::Picker(picker) => Some(picker.kind),
-        Overlay::Help { .. } => None,
+        Overlay::Help { .. } | Overlay::Board(_) => None,
     }
 }

@@ -6,7 +6,7 @@ use super::picker;
 use super::turn::{Attempt, Lane};
 use super::update::Step;
 use crate::chat::record::StoreJob;
-use crate::chat::{ModelState, SessionId};
+use crate::chat::{Change, ModelState, SessionId};
 use crate::command::{self, Command, When};
 use crate::markdown::block::code_at;
 use crate::router::{Target, route};
@@ -30,6 +30,8 @@ impl Step<'_> {
             Command::Help => self.open_help(),
             Command::Model if argument.is_empty() => self.open_models(""),
             Command::Model => return self.choose_model(argument),
+            Command::Models => self.open_board(),
+            Command::Load | Command::Unload | Command::Pin => return self.board_by_name(command, argument),
             Command::New => self.new_session(),
             Command::Sessions => self.open_sessions(),
             Command::Retry => self.retry(),
@@ -167,7 +169,7 @@ impl Step<'_> {
         let is_loaded = card.is_some_and(|card| card.state == ModelState::Loaded);
         if self.model.fleet.is_engine(&decision.backend) && !is_loaded {
             let (backend, model) = (decision.backend.clone(), decision.model.clone());
-            self.effect(Effect::LoadModel { backend, model });
+            self.effect(Effect::ChangeModel { backend, model, change: Change::Load { context: None } });
         }
         self.info(&format!("next turn: {} · {}", decision.backend, decision.model));
         true

@@ -1,5 +1,6 @@
 //! The app as a whole: messages in, model and effects out, compared as values.
 
+mod board;
 mod commands;
 mod compose;
 mod engine;
@@ -15,8 +16,8 @@ use super::model::{BackendView, Level, Notice, Prefs, PromptView, Saving};
 use super::{Ctx, Effect, FrameFacts, Model, Msg, NewModel, TimerId, update};
 use crate::chat::record::{AttemptRecord, Outcome, SessionRecord, StoreJob};
 use crate::chat::{
-    Channel, Finish, GenError, GenErrorKind, GenEvent, GenKey, GenRequest, LaneId, Message, Metrics,
-    ModelCard, ModelState, Role, Sampling, SessionId, TurnId,
+    Change, Channel, Finish, GenError, GenErrorKind, GenEvent, GenKey, GenRequest, LaneId, Listing, Message,
+    Metrics, ModelCard, ModelState, Role, Sampling, SessionId, TurnId,
 };
 use crate::router::Target;
 use crate::text::shown_line;
@@ -62,7 +63,7 @@ impl App {
                 is_engine: true,
                 default_model: Some("tiny".to_owned()),
                 models: vec![card("tiny", true), card("big", false)],
-                trouble: None,
+                ..BackendView::default()
             }],
             history: Vec::new(),
             restored: None,

@@ -16,6 +16,8 @@ pub fn update(model: &mut Model, msg: Msg, ctx: &Ctx<'_>) -> Vec<Effect> {
         Msg::Painted { key, at } => step.painted(key, at),
         Msg::Engine(news) => step.engine(news),
         Msg::Models { backend, result } => step.models(&backend, result),
+        Msg::Machine { backend, machine } => step.machine(&backend, machine),
+        Msg::Changed { backend, model, change, result } => step.changed(&backend, &model, change, result),
         Msg::StoreFailed { message } => step.store_failed(&message),
         Msg::StoreUnavailable { message } => step.store_unavailable(&message),
         Msg::StoreRecovered => step.store_recovered(),
@@ -30,6 +32,7 @@ pub fn update(model: &mut Model, msg: Msg, ctx: &Ctx<'_>) -> Vec<Effect> {
         Msg::Timer(TimerId::QuitArmed) => step.quit_due(),
         Msg::Timer(TimerId::Tick) => step.tick(),
         Msg::Timer(TimerId::PasteTail) => step.paste_over(),
+        Msg::Timer(TimerId::Board) => step.board_due(),
         Msg::Terminate => step.leave(),
     }
     step.effects

@@ -1,6 +1,7 @@
-//! Lists of models, as servers give them, to [`ModelCard`]s. Pure and lenient: only the id is needed.
+//! Lists of models, as servers give them, to [`Listing`]s. Pure and lenient: only the id is needed.
 
-use crate::chat::{ModelCard, ModelState};
+use super::kept::residency;
+use crate::chat::{Listing, ModelCard, ModelState, Residency};
 use serde_json::Value;
 use std::collections::HashSet;
 
@@ -16,6 +17,8 @@ pub(super) struct Entry {
     pub(super) card: ModelCard,
     /// Where its file is, where the server says.
     pub(super) path: Option<String>,
+    /// How it is kept in memory, where the server says.
+    pub(super) residency: Option<Residency>,
 }
 
 /// Reads `{"data": [...]}`, `{"models": [...]}` or a bare array. None when it is none of these.
@@ -27,9 +30,14 @@ pub(super) fn entries(list: &Value) -> Option<Vec<Entry>> {
     Some(known.take(MAX_MODELS).collect())
 }
 
-/// The cards of a list; empty when it is none.
-pub(super) fn cards(list: &Value) -> Vec<ModelCard> {
-    entries(list).unwrap_or_default().into_iter().map(|entry| entry.card).collect()
+/// Entries as the rest of the program gets them.
+pub(super) fn listing(entries: Vec<Entry>) -> Listing {
+    let mut listing = Listing::default();
+    for entry in entries {
+        listing.cards.push(entry.card);
+        listing.residency.extend(entry.residency);
+    }
+    listing
 }
 
 fn entry(item: &Value) -> Option<Entry> {
@@ -54,7 +62,8 @@ fn entry(item: &Value) -> Option<Entry> {
         is_builtin: ours("builtin").and_then(Value::as_bool).unwrap_or_default(),
         id,
     };
-    Some(Entry { card, path: text(ours("path")).or_else(|| text(item.get("path"))) })
+    let residency = residency(&card.id, item);
+    Some(Entry { card, path: text(ours("path")).or_else(|| text(item.get("path"))), residency })
 }
 
 fn state(item: &Value) -> ModelState {
@@ -109,6 +118,10 @@ mod tests {
     use pretty_assertions::assert_eq;
     use serde_json::json;
 
+    fn cards(list: &Value) -> Vec<ModelCard> {
+        listing(entries(list).unwrap_or_default()).cards
+    }
+
     fn bare(id: &str, state: ModelState) -> ModelCard {
         ModelCard {
             id: id.to_owned(),
@@ -136,6 +149,7 @@ mod tests {
             entries.iter().map(|e| e.path.as_deref()).collect::<Vec<_>>(),
             [Some("/c/builtin.gguf"), None, None, None, None]
         );
+        assert_eq!(listing(entries).residency, [], "an engine that says nothing of it");
         assert_eq!(
             cards(&list),
             [

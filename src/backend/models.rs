@@ -1,11 +1,11 @@
-//! The models of a backend: listing and loading.
+//! The models of a backend: listing them, loading them, and how they are kept.
 
 use super::LoadReason;
 use super::catalogue::{Entry, entries};
 use super::engine::{Engine, absolute_model, wall_ms};
 use super::fault::{self, ErrorBody, Origin};
 use super::http::{Http, HttpError, QUICK, Reach};
-use crate::chat::{GenError, GenErrorKind, ModelState};
+use crate::chat::{Change, GenError, GenErrorKind, ModelState};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::time::Duration;
@@ -29,29 +29,75 @@ pub(super) async fn list(http: &Http) -> Result<Vec<Entry>, HttpError> {
     })
 }
 
-/// Loads a model and waits until it is resident.
+/// Loads a model, with this context where one is given, and waits until it is resident.
 pub(super) async fn load(
     http: &Http,
     engine: Option<&Engine>,
     model: &str,
+    context: Option<u32>,
     why: LoadReason,
 ) -> Result<(), GenError> {
     let model = if engine.is_some() { absolute_model(model) } else { model.to_owned() };
     let began_ms = wall_ms();
-    match load_and_wait(http, &model, why).await {
-        Err(error) if error.reach.is_answered() => Err(error.error),
-        Err(error) => match engine {
-            Some(engine) => Err(match engine.death_since(began_ms).await {
+    let result = load_and_wait(http, &model, context, why).await;
+    or_death(engine, began_ms, result).await
+}
+
+/// Changes how a model is kept. A load is waited for, all else is done when the server says so.
+pub(super) async fn change(
+    http: &Http,
+    engine: Option<&Engine>,
+    model: &str,
+    change: Change,
+) -> Result<(), GenError> {
+    let (route, body, deed) = match change {
+        Change::Load { context } => return load(http, engine, model, context, LoadReason::Asked).await,
+        Change::Unload => ("/models/unload", json!({ "model": model }), "unload"),
+        Change::Pin(pinned) => ("/models/pin", json!({ "model": model, "pinned": pinned }), "pin"),
+        Change::KeepAlive(keep) => {
+            ("/models/keep_alive", json!({ "model": model, "seconds": keep.seconds() }), "keep")
+        }
+    };
+    let began_ms = wall_ms();
+    let result = match http.post(route, &body, QUICK, Some(model)).await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(match error.reach {
+            Reach::Answered { status: 404 | 405 | 501 } if error.error.kind != GenErrorKind::Model => {
+                let message = format!(
+                    "{} can't be told to {deed} a model\nit manages its models itself: look at its settings",
+                    http.backend()
+                );
+                HttpError { error: GenError::new(GenErrorKind::Refused, message), ..error }
+            }
+            _ => error,
+        }),
+    };
+    or_death(engine, began_ms, result).await
+}
+
+/// An engine that did not answer may have died of it: then that is what went wrong.
+async fn or_death(
+    engine: Option<&Engine>,
+    began_ms: u64,
+    result: Result<(), HttpError>,
+) -> Result<(), GenError> {
+    match (result, engine) {
+        (Err(error), Some(engine)) if !error.reach.is_answered() => {
+            Err(match engine.death_since(began_ms).await {
                 Some(death) => GenError::new(GenErrorKind::EngineDied, death.message),
                 None => error.error,
-            }),
-            None => Err(error.error),
-        },
-        Ok(()) => Ok(()),
+            })
+        }
+        (result, _) => result.map_err(|error| error.error),
     }
 }
 
-async fn load_and_wait(http: &Http, model: &str, why: LoadReason) -> Result<(), HttpError> {
+async fn load_and_wait(
+    http: &Http,
+    model: &str,
+    context: Option<u32>,
+    why: LoadReason,
+) -> Result<(), HttpError> {
     let failed = |why: &str| HttpError {
         error: GenError::new(
             GenErrorKind::Model,
@@ -60,8 +106,9 @@ async fn load_and_wait(http: &Http, model: &str, why: LoadReason) -> Result<(), 
         reach: Reach::Answered { status: 200 },
     };
     let mut body = json!({ "model": model });
-    if let (LoadReason::Restored, Some(body)) = (why, body.as_object_mut()) {
-        body.insert("restore".to_owned(), true.into());
+    if let Some(body) = body.as_object_mut() {
+        body.extend(context.map(|tokens| ("context".to_owned(), tokens.into())));
+        body.extend((why == LoadReason::Restored).then(|| ("restore".to_owned(), true.into())));
     }
     let answer = match http.post("/models/load", &body, QUICK, Some(model)).await {
         Ok(answer) => answer,

@@ -1,12 +1,12 @@
 //! Staying connected to the engine: what a client learns of it between questions.
 
 use super::EngineEvent;
-use super::catalogue::cards;
+use super::catalogue::{entries, listing};
 use super::engine::{Engine, Standing, wall_ms};
 use super::http::Http;
 use super::models::list;
 use super::sse::{SseDecoder, SseItem};
-use crate::chat::{GenError, GenErrorKind, ModelCard, ModelState};
+use crate::chat::{GenError, GenErrorKind, Listing, ModelState};
 use futures_util::Stream;
 use reqwest::{Method, Response};
 use serde_json::Value;
@@ -103,11 +103,10 @@ impl Watch {
         }
     }
 
-    async fn open(&self) -> Result<(Response, Vec<ModelCard>), GenError> {
+    async fn open(&self) -> Result<(Response, Listing), GenError> {
         let request = self.http.request(Method::GET, "/models/sse")?;
         let response = self.http.send(request, HEADERS, None).await?;
-        let models = list(&self.http).await?;
-        Ok((response, models.into_iter().map(|entry| entry.card).collect()))
+        Ok((response, listing(list(&self.http).await?)))
     }
 
     async fn listen(&mut self, mut listening: Box<Listening>) -> Stage {
@@ -122,7 +121,7 @@ impl Watch {
             {
                 match news.get("event").and_then(Value::as_str) {
                     Some("models") => {
-                        let models = cards(&news);
+                        let models = listing(entries(&news).unwrap_or_default());
                         self.remember(&models);
                         self.queue.push_back(EngineEvent::Models(models));
                     }
@@ -151,8 +150,9 @@ impl Watch {
         Stage::Over
     }
 
-    fn remember(&mut self, models: &[ModelCard]) {
+    fn remember(&mut self, models: &Listing) {
         self.residents = models
+            .cards
             .iter()
             .filter(|card| card.state == ModelState::Loaded)
             .map(|card| card.id.clone())

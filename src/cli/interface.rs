@@ -123,6 +123,6 @@ fn view_of(backend: &crate::backend::Backend) -> BackendView {
         is_engine: backend.is_engine(),
         default_model: backend.default_model().map(str::to_owned),
         models: Vec::new(),
-        trouble: None,
+        ..BackendView::default()
     }
 }

@@ -2,8 +2,8 @@
 //! ends that one. Beside the list of devices it loads the built-in model and tells where the weights went, because
 //! a device that is listed is not yet one that computes.
 
-use super::residency::offload::Offload;
 use super::llama::{self, Llama, LoadOptions, Storage};
+use super::residency::offload::Offload;
 use llama_cpp_2::LlamaBackendDeviceType;
 use llama_cpp_2::llama_batch::LlamaBatch;
 use serde::{Deserialize, Serialize};

@@ -18,6 +18,8 @@ pub enum Context {
     Picker,
     /// In the help.
     Help,
+    /// On the residency board, unless its filter is being typed: that is a [`Context::Picker`].
+    Board,
     /// After the leader key.
     Leader,
 }
@@ -56,6 +58,9 @@ const fn pick(chord: Chord, command: Command) -> Binding {
 }
 const fn read(chord: Chord, command: Command) -> Binding {
     on(Context::Help, chord, command)
+}
+const fn board(chord: Chord, command: Command) -> Binding {
+    on(Context::Board, chord, command)
 }
 const fn lead(c: char, command: Command) -> Binding {
     on(Context::Leader, Chord::plain(Key::Char(c)), command)
@@ -171,7 +176,27 @@ pub const BINDINGS: &[Binding] = &[
     read(plain(Key::Enter), Command::Close),
     read(typed('q'), Command::Close),
     read(typed('?'), Command::Close),
+    board(plain(Key::Up), Command::Previous),
+    board(typed('k'), Command::Previous),
+    board(plain(Key::Down), Command::Next),
+    board(typed('j'), Command::Next),
+    board(plain(Key::PageUp), Command::PreviousPage),
+    board(plain(Key::PageDown), Command::NextPage),
+    board(plain(Key::Home), Command::First),
+    board(typed('g'), Command::First),
+    board(plain(Key::End), Command::Last),
+    board(typed('G'), Command::Last),
+    board(plain(Key::Enter), Command::Load),
+    board(typed('u'), Command::Unload),
+    board(typed('p'), Command::Pin),
+    board(typed('a'), Command::KeepAlive),
+    board(typed('t'), Command::Target),
+    board(typed('/'), Command::Filter),
+    board(typed('r'), Command::Refresh),
+    board(typed('q'), Command::Close),
+    board(typed('?'), Command::Help),
     lead('m', Command::Model),
+    lead('b', Command::Models),
     lead('s', Command::Sessions),
     lead('n', Command::New),
     lead('p', Command::Prompt),

@@ -13,7 +13,7 @@ use super::event_loop::{News, Run};
 use super::last_words::LastWords;
 use crate::app::{CopyWhat, Effect, EngineNews, Model, Msg};
 use crate::backend::{Backend, Backends, EngineEvent, LoadReason};
-use crate::chat::{GenError, GenErrorKind, GenEvent, GenKey};
+use crate::chat::{Change, GenError, GenErrorKind, GenEvent, GenKey};
 use crate::config::ClipboardMode;
 use crate::theme::{Charset, Theme};
 use futures_util::{FutureExt, StreamExt};
@@ -112,6 +112,8 @@ pub(super) struct Runner {
     colours: Colours,
     last_words: Arc<LastWords>,
     generations: HashMap<GenKey, Task>,
+    /// Loads that are waited for, by backend and model.
+    loads: HashMap<(String, String), Task>,
     watches: HashMap<String, Task>,
     others: JoinSet<()>,
 }
@@ -131,6 +133,7 @@ impl Runner {
             colours: means.colours,
             last_words: means.last_words,
             generations: HashMap::new(),
+            loads: HashMap::new(),
             watches: HashMap::new(),
             others: JoinSet::new(),
         }
@@ -150,6 +153,7 @@ impl Runner {
     /// Ends every task.
     pub(super) fn stop(&mut self) {
         self.generations.clear();
+        self.loads.clear();
         self.watches.clear();
         self.others.abort_all();
     }
@@ -178,10 +182,40 @@ impl Runner {
     fn list_models(&mut self, backend: Backend) {
         let news = self.news.clone();
         self.spawn(async move {
-            let result = backend.models().await.map_err(|error| error.message);
+            let result = backend.listing().await.map_err(|error| error.message);
             let backend = backend.name().to_owned();
             let _ = news.send(Msg::Models { backend, result }.into()).await;
         });
+    }
+
+    /// Asks a machine for its memory. What goes wrong is said where its models are asked for.
+    fn look_at_machine(&mut self, backend: Backend) {
+        let news = self.news.clone();
+        self.spawn(async move {
+            let machine = backend.machine().await.unwrap_or_default();
+            let backend = backend.name().to_owned();
+            let _ = news.send(Msg::Machine { backend, machine }.into()).await;
+        });
+    }
+
+    fn change_model(&mut self, backend: Backend, model: String, change: Change) {
+        let key = (backend.name().to_owned(), model.clone());
+        let news = self.news.clone();
+        let work = async move {
+            let result = backend.change(&model, change).await.map_err(|error| error.message);
+            let backend = backend.name().to_owned();
+            let _ = news.send(Msg::Changed { backend, model, change, result }.into()).await;
+        };
+        self.loads.retain(|_, load| !load.0.is_finished());
+        match change {
+            Change::Load { .. } => drop(self.loads.insert(key, start(work))),
+            Change::Unload => {
+                // Who gives a load up does not want to hear that it came to nothing.
+                self.loads.remove(&key);
+                self.spawn(work);
+            }
+            Change::Pin(_) | Change::KeepAlive(_) => self.spawn(work),
+        }
     }
 
     fn generate(&mut self, key: GenKey, backend: &str, request: crate::chat::GenRequest) {
@@ -258,10 +292,14 @@ impl Run for Runner {
                     self.list_models(backend);
                 }
             }
-            Effect::LoadModel { backend, model } => {
+            Effect::LookAtMachine { backend } => {
                 if let Some(backend) = self.backend(&backend) {
-                    let news = self.news.clone();
-                    self.spawn(async move { load(&backend, &model, LoadReason::Asked, &news).await });
+                    self.look_at_machine(backend);
+                }
+            }
+            Effect::ChangeModel { backend, model, change } => {
+                if let Some(backend) = self.backend(&backend) {
+                    self.change_model(backend, model, change);
                 }
             }
             Effect::RestartEngine { models } => {
@@ -297,19 +335,21 @@ async fn watch(backend: Backend, mut models: Vec<String>, news: mpsc::Sender<New
     let mut events = backend.watch();
     let mut loads = JoinSet::new();
     while let Some(event) = events.next().await {
-        let cards = |cards| Msg::Models { backend: name.clone(), result: Ok(cards) };
+        let listing = |listing| Msg::Models { backend: name.clone(), result: Ok(listing) };
         let messages = match event {
             EngineEvent::Starting => vec![Msg::Engine(EngineNews::Starting)],
             EngineEvent::Ready(ready) => {
                 let (backend, news, models) = (backend.clone(), news.clone(), std::mem::take(&mut models));
                 loads.spawn_local(async move {
                     for model in models {
-                        load(&backend, &model, LoadReason::Restored, &news).await;
+                        if let Err(error) = backend.load(&model, LoadReason::Restored).await {
+                            notice_error(&news, error.message).await;
+                        }
                     }
                 });
-                vec![Msg::Engine(EngineNews::Ready), cards(ready)]
+                vec![Msg::Engine(EngineNews::Ready), listing(ready)]
             }
-            EngineEvent::Models(changed) => vec![cards(changed)],
+            EngineEvent::Models(changed) => vec![listing(changed)],
             EngineEvent::Died { message, residents } => {
                 vec![Msg::Engine(EngineNews::Died { message, residents })]
             }
@@ -321,12 +361,6 @@ async fn watch(backend: Backend, mut models: Vec<String>, news: mpsc::Sender<New
                 return;
             }
         }
-    }
-}
-
-async fn load(backend: &Backend, model: &str, why: LoadReason, news: &mpsc::Sender<News>) {
-    if let Err(error) = backend.load(model, why).await {
-        notice_error(news, error.message).await;
     }
 }
 

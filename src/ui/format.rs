@@ -46,10 +46,57 @@ pub(super) fn speed(per_s: f64) -> String {
 
 /// How many weights a model has: `2M`, `7B`, `1.5B`.
 pub(super) fn parameters(count: u64) -> String {
-    #[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
-    let n = count as f64;
+    let n = float(count);
     let (n, unit) = if n >= 0.95e9 { (n / 1e9, "B") } else { (n / 1e6, "M") };
     if n < 9.95 && (n - n.round()).abs() > 0.05 { format!("{n:.1}{unit}") } else { format!("{n:.0}{unit}") }
+}
+
+/// A size: `4.7 GB`, `352 MB`, `2.0 MB`.
+pub(super) fn bytes(count: u64) -> String {
+    let n = float(count);
+    match count {
+        0..950_000 => format!("{:.0} kB", n / 1e3),
+        950_000..9_950_000 => format!("{:.1} MB", n / 1e6),
+        9_950_000..950_000_000 => format!("{:.0} MB", n / 1e6),
+        _ => format!("{:.1} GB", n / 1e9),
+    }
+}
+
+/// One size of another: `18.1 of 43.1 GB`, `352 MB of 4.7 GB`.
+pub(super) fn bytes_of(part: u64, whole: u64) -> String {
+    let is_nothing = part == 0;
+    let (part, whole) = (bytes(part), bytes(whole));
+    match (part.split_once(' '), whole.split_once(' ')) {
+        (Some(_), _) if is_nothing => format!("0 of {whole}"),
+        (Some((number, unit)), Some((_, same))) if unit == same => format!("{number} of {whole}"),
+        _ => format!("{part} of {whole}"),
+    }
+}
+
+/// A time in seconds, in one unit or two: `40 s`, `4 m`, `1 h 5 m`.
+pub(super) fn short_time(seconds: u64) -> String {
+    match (seconds / 3600, seconds % 3600 / 60) {
+        (0, 0) => format!("{seconds} s"),
+        (0, minutes) => format!("{minutes} m"),
+        (hours, 0) => format!("{hours} h"),
+        (hours, minutes) => format!("{hours} h {minutes} m"),
+    }
+}
+
+/// How much of a whole a part is, from 0 to 1; nothing of nothing is 0.
+pub(super) fn share(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { (float(part) / float(whole)).clamp(0.0, 1.0) }
+}
+
+/// How many of so many cells a share fills.
+pub(super) fn part(share: f64, cells: usize) -> usize {
+    let cells = u64::try_from(cells).unwrap_or(0);
+    usize::try_from(whole(share.clamp(0.0, 1.0) * float(cells)).min(cells)).unwrap_or(0)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
+fn float(count: u64) -> f64 {
+    count as f64
 }
 
 /// A share of 1 in whole percent.
@@ -59,7 +106,7 @@ pub(super) fn percent(share: f64) -> String {
 
 /// A bar of ten cells: `▓▓▓▓░░░░░░`.
 pub(super) fn bar(share: f64) -> String {
-    let full = usize::try_from(whole(share.clamp(0.0, 1.0) * 10.0)).unwrap_or(0).min(10);
+    let full = part(share, 10);
     format!("{}{}", "▓".repeat(full), "░".repeat(10 - full))
 }
 
@@ -91,6 +138,16 @@ mod tests {
             [2_000_000, 7_615_000_000, 1_540_000_000, 70_600_000_000].map(parameters),
             ["2M", "7.6B", "1.5B", "71B"]
         );
+        assert_eq!(
+            [900, 2_000_000, 352_000_000, 43_100_000_000].map(bytes),
+            ["1 kB", "2.0 MB", "352 MB", "43.1 GB"]
+        );
+        assert_eq!(bytes_of(18_100_000_000, 43_100_000_000), "18.1 of 43.1 GB");
+        assert_eq!(bytes_of(0, 43_100_000_000), "0 of 43.1 GB");
+        assert_eq!(bytes_of(352_000_000, 43_100_000_000), "352 MB of 43.1 GB");
+        assert_eq!([40, 60, 240, 3600, 3900].map(short_time), ["40 s", "1 m", "4 m", "1 h", "1 h 5 m"]);
+        assert_eq!((share(1, 0), share(3, 2), share(1, 4)), (0.0, 1.0, 0.25));
+        assert_eq!((part(0.5, 7), part(f64::NAN, 7), part(2.0, 7)), (4, 0, 7));
         assert_eq!(percent(0.19), "19 %");
         assert_eq!(bar(0.42), "▓▓▓▓░░░░░░");
         assert_eq!(bar(f64::NAN), "░░░░░░░░░░");

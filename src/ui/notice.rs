@@ -31,7 +31,7 @@ pub(super) fn lines(scene: Scene<'_>, rows: usize) -> Vec<Line<'static>> {
 
 /// The text in at most `rows` rows of `width` cells. What is left out is the end of what comes before the
 /// last part; in a single row, the end.
-fn fitted(text: &str, width: usize, rows: usize) -> Vec<String> {
+pub(super) fn fitted(text: &str, width: usize, rows: usize) -> Vec<String> {
     let parts: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
     let all: Vec<String> = parts.iter().flat_map(|part| wrapped(part, width)).collect();
     if all.len() <= rows {

@@ -1,5 +1,6 @@
 //! What lies over the page: a cleared panel with a title above and its keys below, over the dimmed rest.
 
+mod board;
 mod help;
 mod picker;
 
@@ -36,6 +37,7 @@ pub(super) fn draw(scene: Scene<'_>, area: Rect, below: u16, buf: &mut Buffer) -
                 None
             }
             Overlay::Picker(picker) => picker::draw(picker, scene, area, buf),
+            Overlay::Board(board) => board::draw(board, scene, area, buf),
         });
     }
     outcome

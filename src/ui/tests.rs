@@ -1,5 +1,6 @@
 //! Screens at three sizes, looked at by eye, and what must hold for any model.
 
+mod board;
 mod fixture;
 
 use super::ViewCache;
@@ -21,8 +22,12 @@ const TABLE: &str = "## What changes\n\nThe `limit` moves into **one place**, se
 
 fn screens(name: &str, make: impl Fn(u16, u16) -> Model) {
     for (cols, rows) in SIZES {
-        insta::assert_snapshot!(format!("{name}_{cols}x{rows}"), dump(&make(cols, rows)));
+        screen(&format!("{name}_{cols}x{rows}"), &dump(&make(cols, rows)));
     }
+}
+
+fn screen(name: &str, dump: &str) {
+    insta::assert_snapshot!(name, dump);
 }
 
 #[test]
@@ -211,7 +216,7 @@ fn a_target_without_models_is_still_shown() {
         is_engine: false,
         default_model: None,
         models: Vec::new(),
-        trouble: None,
+        ..BackendView::default()
     });
     model.prefs.pin.backend = Some("dead".to_owned());
     let page = |model: &Model| (0..24).map(|y| text(model, y)).collect::<Vec<_>>();

@@ -5,11 +5,11 @@ use crate::fake_server::{DEADLINE, FakeServer, Reply, Request, Step, events};
 use crate::suite::{check_order, collect, failure, request, suite, text};
 use crate::{delta, prompts, talker};
 use duet::backend::{Backend, EngineEvent};
-use duet::chat::{Channel, GenErrorKind, ModelState};
+use duet::chat::{Change, Channel, GenErrorKind, KeepAlive, ModelState};
 use duet::paths::{Paths, create_private};
 use futures_util::StreamExt;
 use pretty_assertions::assert_eq;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -322,11 +322,11 @@ async fn news_of_an_engine_that_dies() {
     let backend = place.running();
     let mut news = backend.watch();
     let Some(EngineEvent::Ready(models)) = news.next().await else { panic!("not ready") };
-    assert_eq!(models.len(), 1, "and not `Starting`, for it ran");
+    assert_eq!(models.cards.len(), 1, "and not `Starting`, for it ran");
     server.open(1);
     let Some(EngineEvent::Models(models)) = news.next().await else { panic!("no news") };
     assert_eq!(
-        models.iter().map(|m| m.state.clone()).collect::<Vec<_>>(),
+        models.cards.iter().map(|m| m.state.clone()).collect::<Vec<_>>(),
         [ModelState::Loaded, ModelState::Loading { fraction: 0.5 }]
     );
     place.write_death("out of memory\nchoose a smaller model", &[], now_ms() + 1);
@@ -399,5 +399,120 @@ async fn news_of_an_engine_that_has_to_be_started() {
     assert!(
         matches!(news.as_slice(), [EngineEvent::Starting, EngineEvent::Failed(why)] if why.contains("/nonexistent/tui")),
         "{news:?}"
+    );
+}
+
+/// An engine that keeps what it is told, and has room for nothing called `big`.
+fn keeper(request: &Request) -> Reply {
+    match request.route().as_str() {
+        "POST /models/load" if request.json()["model"] == "big" => Reply::json(
+            507,
+            &json!({"error": {"code": 507, "type": "out_of_memory_error",
+                "message": "big needs 9.8 GB, 4.1 GB are free\nunload small (4.7 GB) first"}}),
+        ),
+        "POST /models/unload" if request.json()["model"] == "big" => {
+            Reply::json(400, &json!({"error": {"code": 400, "message": "`big` is not loaded"}}))
+        }
+        "POST /models/unload" | "POST /models/pin" | "POST /models/keep_alive" => {
+            Reply::json(200, &json!({"success": true}))
+        }
+        "GET /engine/status" => Reply::json(
+            200,
+            &json!({"version": duet::VERSION, "pid": 1,
+                "devices": [{"name": "CUDA0", "total": 24, "free": 12, "budget": 20, "reserved": 2}],
+                "models": [{"id": "small", "device_bytes": [{"device": "CUDA0", "weights": 4, "kv": 1, "compute": 1}]}]}),
+        ),
+        "GET /v1/models" => Reply::json(
+            200,
+            &json!({"data": [
+                {"id": "small", "status": {"value": "loaded"}, "duet": {"pinned": true, "keep_alive": -1}},
+                {"id": "big", "status": {"value": "unloaded"}, "duet": {"builtin": false}},
+            ]}),
+        ),
+        _ => talker(request),
+    }
+    .header("server", "duet/0")
+}
+
+#[tokio::test]
+async fn a_change_of_residency_is_one_post() {
+    let place = Place::new();
+    let server = place.serve(keeper);
+    let backend = place.running();
+    for (change, route, body) in [
+        (Change::Load { context: None }, "POST /models/load", json!({"model": "small"})),
+        (
+            Change::Load { context: Some(4096) },
+            "POST /models/load",
+            json!({"model": "small", "context": 4096}),
+        ),
+        (Change::Unload, "POST /models/unload", json!({"model": "small"})),
+        (Change::Pin(true), "POST /models/pin", json!({"model": "small", "pinned": true})),
+        (
+            Change::KeepAlive(KeepAlive::Seconds(300)),
+            "POST /models/keep_alive",
+            json!({"model": "small", "seconds": 300}),
+        ),
+        (
+            Change::KeepAlive(KeepAlive::ForEver),
+            "POST /models/keep_alive",
+            json!({"model": "small", "seconds": -1}),
+        ),
+        (
+            Change::KeepAlive(KeepAlive::Default),
+            "POST /models/keep_alive",
+            json!({"model": "small", "seconds": null}),
+        ),
+    ] {
+        let before = server.requests().len();
+        backend.change("small", change).await.expect("done");
+        let posts: Vec<(String, Value)> = server.requests()[before..]
+            .iter()
+            .filter(|request| request.method == "POST")
+            .map(|request| (request.route(), request.json()))
+            .collect();
+        assert_eq!(posts, [(route.to_owned(), body)], "{change:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_for_want_of_room_keeps_its_numbers() {
+    let place = Place::new();
+    let _server = place.serve(keeper);
+    let backend = place.running();
+    let error = backend.change("big", Change::Load { context: None }).await.expect_err("no room");
+    assert_eq!(error.kind, GenErrorKind::OutOfMemory);
+    assert_eq!(error.message, "big needs 9.8 GB, 4.1 GB are free\nunload small (4.7 GB) first");
+    let error = backend.change("big", Change::Unload).await.expect_err("not there");
+    assert_eq!(error.message, "`big` is not loaded");
+}
+
+#[tokio::test]
+async fn an_engine_that_can_t_be_told_says_so() {
+    let place = Place::new();
+    let _server = place.serve(|request| match request.route().as_str() {
+        "POST /models/pin" => Reply::json(404, &json!({"error": "File Not Found"})),
+        _ => talker(request),
+    });
+    let error = place.running().change("small", Change::Pin(true)).await.expect_err("no such route");
+    assert_eq!(error.kind, GenErrorKind::Refused);
+    assert!(error.message.starts_with("local can't be told to pin a model\n"), "{error}");
+}
+
+#[tokio::test]
+async fn what_is_kept_and_where() {
+    let place = Place::new();
+    let _server = place.serve(keeper);
+    let backend = place.running();
+    let listing = backend.listing().await.expect("a list");
+    assert_eq!(listing.cards.len(), 2);
+    let kept: Vec<_> = listing.residency.iter().map(|r| (r.id.as_str(), r.pinned, r.keep_alive)).collect();
+    assert_eq!(kept, [("small", Some(true), Some(KeepAlive::ForEver))], "of big nothing is told");
+    let machine = backend.machine().await.expect("a status").expect("a machine");
+    assert_eq!((machine.used("CUDA0"), machine.devices[0].budget), (Some(6), Some(20)));
+    assert_eq!(
+        Place::new().running().machine().await,
+        Ok(None),
+        "nobody runs: nothing is started to find out"
     );
 }

@@ -159,7 +159,7 @@ fn the_popup_follows_the_word() {
 #[test]
 fn enter_runs_a_unique_match_or_an_exact_one() {
     let mut app = App::new();
-    app.enter("/mod");
+    app.enter("/hel");
     assert_eq!(app.model.overlays.len(), 1);
     app.press("esc");
     assert_eq!(app.draft(), "");

@@ -90,7 +90,7 @@ fn a_server_that_is_away_says_why_and_is_asked_again() {
             is_engine: false,
             default_model: None,
             models: Vec::new(),
-            trouble: None,
+            ..BackendView::default()
         };
     });
     let ask = Effect::ListModels { backend: "dead".to_owned() };
@@ -103,7 +103,7 @@ fn a_server_that_is_away_says_why_and_is_asked_again() {
     let said = "dead can't be reached at http://x: nothing listens there · start the server there";
     assert_eq!((app.model.notice.clone(), app.draft()), (bad(said), "hello"));
 
-    let effects = app.msg(models(Ok(vec![card("large", false)])));
+    let effects = app.msg(models(Ok(vec![card("large", false)].into())));
     assert_eq!((effects, app.model.turns.len()), (vec![], 0), "nothing is sent by itself");
     app.press("enter");
     assert_eq!((app.attempt().decision.model.as_str(), app.draft()), ("large", ""));
@@ -113,12 +113,12 @@ fn a_server_that_is_away_says_why_and_is_asked_again() {
 fn models_are_kept_when_they_cannot_be_had() {
     let mut app = App::new();
     let cards = vec![card("new", false)];
-    app.msg(Msg::Models { backend: "local".to_owned(), result: Ok(cards.clone()) });
+    app.msg(Msg::Models { backend: "local".to_owned(), result: Ok(cards.clone().into()) });
     app.msg(Msg::Models { backend: "local".to_owned(), result: Err("refused".to_owned()) });
-    app.msg(Msg::Models { backend: "other".to_owned(), result: Ok(Vec::new()) });
+    app.msg(Msg::Models { backend: "other".to_owned(), result: Ok(Listing::default()) });
     let backend = &app.model.fleet.backends[0];
     assert_eq!((&backend.models, backend.trouble.as_deref()), (&cards, Some("refused")));
-    app.msg(Msg::Models { backend: "local".to_owned(), result: Ok(cards) });
+    app.msg(Msg::Models { backend: "local".to_owned(), result: Ok(cards.into()) });
     assert_eq!(app.model.fleet.backends[0].trouble, None);
 }
 

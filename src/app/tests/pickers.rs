@@ -66,7 +66,11 @@ fn typing_filters_and_enter_pins() {
     app.press("ctrl+u");
     app.typed("tiny");
     let effects = app.press("enter");
-    let load = Effect::LoadModel { backend: "local".to_owned(), model: "tiny".to_owned() };
+    let load = Effect::ChangeModel {
+        backend: "local".to_owned(),
+        model: "tiny".to_owned(),
+        change: Change::Load { context: None },
+    };
     assert_eq!(effects, [load, timer(TimerId::Notice, 6000)]);
     let pin = Target { backend: Some("local".to_owned()), model: Some("tiny".to_owned()) };
     assert_eq!((&app.model.prefs.pin, app.notice()), (&pin, "next turn: local · tiny"));
@@ -92,9 +96,9 @@ fn what_is_marked_stays_marked_when_news_come() {
     app.press("f2 down");
     assert_eq!(picker(&app).chosen().map(|i| i.value.as_str()), Some("local/tiny"));
     let cards = vec![card("aaa", false), card("tiny", true)];
-    app.msg(Msg::Models { backend: "local".to_owned(), result: Ok(cards) });
+    app.msg(Msg::Models { backend: "local".to_owned(), result: Ok(cards.into()) });
     assert_eq!(picker(&app).chosen().map(|i| i.value.as_str()), Some("local/tiny"));
-    app.msg(Msg::Models { backend: "local".to_owned(), result: Ok(vec![card("aaa", false)]) });
+    app.msg(Msg::Models { backend: "local".to_owned(), result: Ok(vec![card("aaa", false)].into()) });
     assert_eq!(picker(&app).selected, 0);
 }
 

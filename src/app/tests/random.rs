@@ -77,6 +77,8 @@ fn act() -> impl Strategy<Value = Act> {
         " ",
         "/copy",
         "/quit",
+        "/models",
+        "/load big",
     ]);
     let news = prop::sample::select(vec![
         Msg::Engine(EngineNews::Died { message: "x".to_owned(), residents: vec!["tiny".to_owned()] }),
@@ -89,8 +91,10 @@ fn act() -> impl Strategy<Value = Act> {
         Msg::Timer(TimerId::QuitArmed),
         Msg::Timer(TimerId::PasteTail),
         Msg::Resize { cols: 3, rows: 1 },
-        Msg::Models { backend: "local".to_owned(), result: Ok(vec![]) },
+        Msg::Models { backend: "local".to_owned(), result: Ok(Listing::default()) },
         Msg::Sessions { result: Ok(vec![]) },
+        Msg::Machine { backend: "local".to_owned(), machine: Some(crate::chat::Machine::default()) },
+        Msg::Timer(TimerId::Board),
     ]);
     prop_oneof![
         6 => keys.prop_map(Act::Press),

@@ -296,7 +296,7 @@ fn a_retry_goes_where_the_attempt_was_unless_the_person_chose_otherwise() {
     });
     let models = |ids: &[&str]| Msg::Models {
         backend: "mac".to_owned(),
-        result: Ok(ids.iter().map(|id| card(id, false)).collect()),
+        result: Ok(ids.iter().map(|id| card(id, false)).collect::<Vec<_>>().into()),
     };
     app.msg(models(&["a"]));
     app.enter("hello");

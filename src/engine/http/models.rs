@@ -265,7 +265,7 @@ pub(super) async fn keep_alive(
 ) -> Result<Response, Failure> {
     let (name, seconds) = request::parse_keep_alive(&json_body(&body(bytes)?)?).map_err(refused)?;
     let (id, _) = resolve(&host, Some(&name)).await?;
-    host.set_wish(&id, |wish| wish.keep_alive = Some(seconds));
+    host.set_wish(&id, |wish| wish.keep_alive = seconds);
     Ok(axum::Json(json!({"success": true, "model": id, "keep_alive": seconds})).into_response())
 }
 

@@ -50,10 +50,13 @@ pub fn parse_pin(body: &Value) -> Result<(String, bool), RequestError> {
 ///
 /// # Errors
 /// When one of them is missing or can't be used.
-pub fn parse_keep_alive(body: &Value) -> Result<(String, i64), RequestError> {
+pub fn parse_keep_alive(body: &Value) -> Result<(String, Option<i64>), RequestError> {
     let fields = Fields::of_body(body)?;
-    let must_be = "seconds; -1 is for ever, 0 unloads it as soon as it is idle";
-    let seconds = keep_alive(&fields, "seconds")?.ok_or_else(|| fields.missing("seconds", must_be))?;
+    let must_be = "seconds; -1 is for ever, 0 unloads it as soon as it is idle, null is the default";
+    let seconds = match body.get("seconds") {
+        Some(Value::Null) => None,
+        _ => Some(keep_alive(&fields, "seconds")?.ok_or_else(|| fields.missing("seconds", must_be))?),
+    };
     Ok((super::parse_model(body)?, seconds))
 }
 
@@ -91,7 +94,10 @@ mod tests {
             }
         );
         assert_eq!(parse_pin(&json!({"model": "a", "pinned": false})).unwrap(), ("a".to_owned(), false));
-        assert_eq!(parse_keep_alive(&json!({"model": "a", "seconds": 0})).unwrap(), ("a".to_owned(), 0));
+        for (seconds, read) in [(json!(0), Some(0)), (json!(null), None)] {
+            let body = json!({"model": "a", "seconds": seconds});
+            assert_eq!(parse_keep_alive(&body).unwrap(), ("a".to_owned(), read));
+        }
     }
 
     #[test]

@@ -2,11 +2,13 @@
 
 use crate::app::Model;
 use crate::app::model::{
-    BackendView, Composer, EngineView, Fleet, Picker, PickerItem, PickerKind, Prefs, Saving, Scroll, Session,
+    BackendView, Board, Composer, EngineView, Fleet, Picker, PickerItem, PickerKind, Prefs, Saving, Scroll,
+    Session,
 };
 use crate::app::turn::{Attempt, Lane, Phase, Prose, Turn};
 use crate::chat::{
-    Finish, GenKey, LaneId, Metrics, ModelCard, ModelState, Sampling, ServerTimings, SessionId, TurnId, Usage,
+    Device, DevicePart, Finish, Fit, GenKey, KeepAlive, LaneId, Machine, Metrics, ModelBytes, ModelCard,
+    ModelState, Placement, Residency, Sampling, ServerTimings, SessionId, TurnId, Usage, Verdict,
 };
 use crate::router::{Decision, Target};
 use crate::text::{EditBuffer, Shown, shown};
@@ -53,7 +55,7 @@ pub(crate) fn empty(cols: u16, rows: u16) -> Model {
                     context: Some(2048),
                     is_builtin: true,
                 }],
-                trouble: None,
+                ..BackendView::default()
             }],
             engine: EngineView::Ready,
         },
@@ -159,6 +161,145 @@ pub(crate) fn picker() -> Picker {
     }
 }
 
+const GB: u64 = 1_000_000_000;
+
+/// A machine with a card, and models in every state.
+pub(crate) fn residency(model: &mut Model) -> Board {
+    let card = |id: &str, parameters: u64, tenths: u64, state| ModelCard {
+        id: id.to_owned(),
+        state,
+        parameters: Some(parameters),
+        bytes: Some(tenths * GB / 10),
+        quantisation: Some("q4_k_m".to_owned()),
+        context: Some(32_768),
+        is_builtin: false,
+    };
+    let bytes = |weights, kv, compute| {
+        Some(ModelBytes { weights: weights * GB / 10, kv: kv * GB / 10, compute: compute * GB / 10 })
+    };
+    let cold = |id: &str, fit, weights, say: &str| Residency {
+        id: id.to_owned(),
+        pinned: Some(false),
+        bytes: bytes(weights, 10, 3),
+        verdict: Some(Verdict {
+            fit,
+            context: (fit == Fit::SmallerContext).then_some(4096),
+            unload: if fit == Fit::IfUnloaded {
+                vec!["qwen2.5-coder-7b-instruct".to_owned()]
+            } else {
+                Vec::new()
+            },
+            gpu_layers: (fit == Fit::Partial).then_some(20),
+            slowdown: (fit == Fit::Partial).then_some(2.3),
+            say: say.to_owned(),
+        }),
+        ..Residency::default()
+    };
+    let local = &mut model.fleet.backends[0];
+    local.models = vec![
+        card("gemma3-12b", 12_200_000_000, 73, ModelState::Unloaded),
+        card("qwen2.5-coder-7b-instruct", 7_615_000_000, 44, ModelState::Loaded),
+        card("nomic-embed", 137_000_000, 3, ModelState::Loaded),
+        card("mistral-small-24b", 23_600_000_000, 143, ModelState::Loading { fraction: 0.42 }),
+        card("llama3.1-8b", 8_030_000_000, 49, ModelState::Unloaded),
+        card(
+            "phi-4",
+            14_700_000_000,
+            91,
+            ModelState::Failed { reason: "cut off at byte 312\nget it again".to_owned() },
+        ),
+        card("qwen2.5-32b", 32_800_000_000, 199, ModelState::Unloaded),
+        card("llama3.3-70b", 70_600_000_000, 431, ModelState::Unloaded),
+    ];
+    local.residency = vec![
+        cold(
+            "gemma3-12b",
+            Fit::SmallerContext,
+            73,
+            "fits with a context of 4096: needs 8.6 GB, 2.1 GB are free",
+        ),
+        Residency {
+            id: "qwen2.5-coder-7b-instruct".to_owned(),
+            pinned: Some(false),
+            keep_alive: Some(KeepAlive::Seconds(300)),
+            expires_s: Some(240.0),
+            idle_s: Some(60.0),
+            running: Some(2),
+            queued: Some(1),
+            slots: Some(4),
+            load_ms: Some(2_100.0),
+            prefill_tokens_per_s: Some(4_800.0),
+            decode_tokens_per_s: Some(131.4),
+            bytes: bytes(44, 18, 3),
+            ..Residency::default()
+        },
+        Residency {
+            id: "nomic-embed".to_owned(),
+            pinned: Some(true),
+            running: Some(0),
+            context: Some(2048),
+            bytes: bytes(3, 0, 1),
+            ..Residency::default()
+        },
+        Residency {
+            id: "mistral-small-24b".to_owned(),
+            loading: Some((6 * GB, 143 * GB / 10)),
+            bytes: bytes(143, 10, 3),
+            ..Residency::default()
+        },
+        cold("llama3.1-8b", Fit::Fits, 49, "fits: needs 6.2 GB, 9.1 GB are free"),
+        cold(
+            "qwen2.5-32b",
+            Fit::IfUnloaded,
+            199,
+            "needs 21.2 GB on CUDA0, where 9.1 GB are free: fits if qwen2.5-coder-7b-instruct (6.5 GB) is unloaded",
+        ),
+        cold(
+            "llama3.3-70b",
+            Fit::DoesNotFit,
+            431,
+            "does not fit: needs 44.4 GB, the whole budget is 22.8 GB",
+        ),
+    ];
+    local.heard_at = model.now;
+    let part = |device: &str, weights, kv, compute| DevicePart {
+        device: device.to_owned(),
+        bytes: bytes(weights, kv, compute).expect("told"),
+    };
+    local.machine = Some(Machine {
+        devices: vec![
+            Device {
+                name: "CUDA0".to_owned(),
+                kind: Some("gpu".to_owned()),
+                description: Some("NVIDIA GeForce RTX 4090".to_owned()),
+                total: Some(24 * GB),
+                free: Some(17 * GB),
+                budget: Some(228 * GB / 10),
+                reserved: Some(12 * GB / 10),
+            },
+            Device {
+                name: "CPU".to_owned(),
+                kind: Some("cpu".to_owned()),
+                description: Some("AMD Ryzen 9 7950X".to_owned()),
+                total: Some(64 * GB),
+                free: Some(40 * GB),
+                budget: Some(36 * GB),
+                reserved: Some(5 * GB),
+            },
+        ],
+        placements: vec![
+            Placement {
+                id: "qwen2.5-coder-7b-instruct".to_owned(),
+                devices: vec![part("CUDA0", 44, 18, 3), part("CPU", 1, 0, 0)],
+            },
+            Placement { id: "nomic-embed".to_owned(), devices: vec![part("CUDA0", 3, 0, 1)] },
+        ],
+        queue: Some(0),
+    });
+    model.prefs.pin.model = Some("qwen2.5-coder-7b-instruct".to_owned());
+    Board { selected: Some(("local".to_owned(), "qwen2.5-coder-7b-instruct".to_owned())), ..Board::default() }
+}
+
 pub(crate) fn draft(text: &str) -> EditBuffer {
     EditBuffer::from_text(text)
 }
@@ -181,8 +322,13 @@ pub(crate) fn frame(model: &Model, theme: &Theme, cache: &mut ViewCache) -> (Buf
 /// The glyphs, then for each row its styles as `first-last letter`, then what the letters mean. The cell
 /// with the cursor blinks.
 pub(crate) fn dump(model: &Model) -> String {
+    dump_in(model, &theme())
+}
+
+/// The same in another theme.
+pub(crate) fn dump_in(model: &Model, theme: &Theme) -> String {
     crate::markdown::highlight::load();
-    let (buffer, _) = frame(model, &theme(), &mut ViewCache::default());
+    let (buffer, _) = frame(model, theme, &mut ViewCache::default());
     let mut glyphs = String::new();
     let mut runs = String::new();
     let mut legend: Vec<Style> = Vec::new();
