@@ -19,9 +19,10 @@ def file_to_repeat(lines: int) -> str:
     """Code without a line that is another one's, so that only the prompt helps with guessing it."""
     pick = random.Random(7)
     words = "count list index value first last open close read write left right size limit start end".split()
+    # The name stands in every sixth line.
     return "\n".join(
-        f"let {pick.choice(words)}_{i} = {NAMES[0]}.{pick.choice(words)}({pick.choice(words)}, {pick.randrange(900)});"
-        for i in range(lines))
+        f"let {pick.choice(words)}_{i} = {pick.choice(words) if i % 6 else NAMES[0]}.{pick.choice(words)}"
+        f"({pick.choice(words)}, {pick.randrange(900)});" for i in range(lines))
 
 
 def literal(text: str) -> str:
@@ -74,8 +75,8 @@ def lookup(run, rounds: int) -> dict:
               "messages": [{"role": "user", "content": f"Repeat this with {NAMES[1]} for {NAMES[0]}.\n{text}"}],
               "grammar": f"root ::= {literal(renamed)}", "logit_bias": [[i, b] for i, b in bias.items()]}
     words = run.engine.must("POST", "/tokenize", {"model": run.name, "content": " Paris Rome Oslo Lima Cairo"})["tokens"]
-    prose = {"model": run.name, "temperature": 1, "top_k": 0, "top_p": 1, "min_p": 0, "max_tokens": 256, "seed": 3,
-             "cache_prompt": False, "ignore_eos": True, "logit_bias": [[i, 10_000] for i in sorted(set(words))],
+    prose = {"model": run.name, "temperature": 20, "top_k": 0, "top_p": 1, "min_p": 0, "max_tokens": 256, "seed": 3,
+             "cache_prompt": False, "ignore_eos": True, "logit_bias": [[i, 1000] for i in sorted(set(words))],
              "messages": [{"role": "user", "content": "Say some words."}]}
     result = {}
     for name, body in (("repeat", repeat), ("prose", prose)):

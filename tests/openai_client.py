@@ -16,7 +16,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-import httpx
 import openai
 
 TOKEN = "a-token-for-the-openai-client-0123456789"
@@ -85,7 +84,7 @@ def trusted(server):
     cert = Path(server.folder.name) / "data/serve/cert.pem"
     context = ssl.create_default_context(cafile=cert)
     client = openai.OpenAI(
-        base_url=server.url, api_key=TOKEN, max_retries=0, http_client=httpx.Client(verify=context)
+        base_url=server.url, api_key=TOKEN, max_retries=0, http_client=openai.DefaultHttpxClient(verify=context)
     )
     same("chat over TLS", ask(client).choices[0].message.content, ANSWER)
     raises("a certificate nobody trusts", openai.APIConnectionError, lambda: ask(server.client()))

@@ -136,6 +136,7 @@ fn a_budget_smaller_than_any_model_refuses_all_with_numbers() {
     for model in [SMALL, LARGE] {
         let message = refused(&engine, "/v1/chat/completions", &question(model));
         assert!(message.contains("1.0 MiB of 1.0 MiB for models are free"), "{message}");
+        assert!(!message.contains("compute 0 B") && !message.contains("engine.context"), "{message}");
         let verdict = &listed(&engine, model)["duet"]["verdict"];
         assert_eq!(verdict["fit"], "does_not_fit", "{verdict}");
     }
@@ -161,6 +162,11 @@ fn a_smaller_context_is_offered_where_it_helps() {
     wait_until("it is resident", || residents(&engine) == [SMALL]);
     assert_eq!(listed(&engine, SMALL)["duet"]["context"], offered);
     assert!(offered < 2048, "{offered}");
+    // The context of a single model counts as well, cut to what it was trained with.
+    let engine =
+        self::engine("memory = \"28MiB\"\n[[engine.models]]\nid = \"fixture-large\"\ncontext = 1000000\n");
+    let message = refused(&engine, "/models/load", &json!({"model": LARGE}));
+    assert!(message.contains("engine.context to "), "{message}");
 }
 
 #[test]
@@ -198,14 +204,31 @@ fn a_model_just_loaded_is_not_sent_away_before_it_was_used() {
 }
 
 #[test]
-fn a_load_can_be_stopped() {
+fn a_load_can_be_stopped_and_begun_again_at_once() {
     let engine = engine("");
-    assert_eq!(post(&engine, "/models/load", &json!({"model": LARGE})).0, 200);
-    assert_eq!(post(&engine, "/models/unload", &json!({"model": LARGE})).0, 200);
-    wait_until("it is not on its way any more", || {
-        listed(&engine, LARGE)["status"] == json!({"value": "unloaded"})
+    for _ in 0..3 {
+        assert_eq!(post(&engine, "/models/load", &json!({"model": LARGE})).0, 200);
+        assert_eq!(post(&engine, "/models/unload", &json!({"model": LARGE})).0, 200);
+        assert_eq!(listed(&engine, LARGE)["status"], json!({"value": "unloaded"}));
+        assert!(residents(&engine).is_empty());
+    }
+    // The one stopped last may still be on its way out.
+    answers(&engine, LARGE);
+    assert_eq!(residents(&engine), [LARGE]);
+}
+
+#[test]
+fn whoever_waits_for_a_load_that_is_stopped_is_told() {
+    let engine = engine("");
+    std::thread::scope(|scope| {
+        let asked = scope.spawn(|| post(&engine, "/v1/chat/completions", &question(LARGE)));
+        wait_until("it is on its way", || listed(&engine, LARGE)["status"]["value"] != "unloaded");
+        let _ = post(&engine, "/models/unload", &json!({"model": LARGE}));
+        let (status, answer) = asked.join().unwrap();
+        // Quick machines have answered before.
+        let message = answer["error"]["message"].as_str().unwrap_or_default();
+        assert!(status == 200 || message.contains("unloaded"), "{status} {answer}");
     });
-    assert!(residents(&engine).is_empty());
     answers(&engine, LARGE);
 }
 

@@ -166,12 +166,15 @@ fn describe(status: &Value) -> String {
         status["uptime_s"].as_f64().unwrap_or(0.0) as u64
     )];
     for device in status["devices"].as_array().into_iter().flatten() {
+        let budget = device["budget"].as_u64();
+        let budget = budget.map(|n| format!(", {} for models", crate::engine::memory::size(n)));
         lines.push(format!(
-            "  {}  {}  {} free of {}",
+            "  {}  {}  {} free of {}{}",
             text(&device["name"]),
             text(&device["description"]),
             bytes(&device["free"]),
-            bytes(&device["total"])
+            bytes(&device["total"]),
+            budget.unwrap_or_default()
         ));
     }
     let models = status["models"].as_array().map(Vec::as_slice).unwrap_or_default();

@@ -247,7 +247,11 @@ fn row(model: &Value) -> [String; 7] {
         Some("loaded") => ("●", resident(duet)),
         Some("loading") => ("◐", loading_line("", &status["progress"]).replace(" :", ":").trim().to_owned()),
         _ if status["failed"] == true => ("✕", text(&status["error"], 100)),
-        _ => ("○", text(&duet["verdict"]["say"], 200)),
+        _ if duet["verdict"]["fit"] == "fits" => {
+            let needs = duet["need"].as_u64().map(|n| format!(", needs {}", size(n)));
+            ("○", format!("fits{}", needs.unwrap_or_default()))
+        }
+        _ => ("○", text(&duet["verdict"]["say"], 300)),
     };
     let quantisation = if duet["quantisation"].is_string() { &duet["quantisation"] } else { &meta["ftype"] };
     [
@@ -295,6 +299,8 @@ mod tests {
             json!({"id": "big", "meta": {}, "status": {"value": "loading", "progress": {"value": 0.25,
                 "bytes_done": 1_u64 << 30, "bytes_total": 4_u64 << 30}}, "duet": {}}),
             json!({"id": "bad\u{1b}[2J", "status": {"value": "unloaded", "failed": true, "error": "cut off\nnext"}}),
+            json!({"id": "small", "status": {"value": "unloaded"}, "duet": {"need": 3 << 20,
+                "verdict": {"fit": "fits", "say": "fits: needs 3.0 MiB (weights and all the rest)"}}}),
             json!({"id": "elsewhere"}),
             json!(5),
         ];
@@ -304,6 +310,7 @@ mod tests {
         ○  qwen3-8b      8.2B  q4_k_m    40960  4.7 GiB  fits if builtin is unloaded
         ◐  big                                           loading: 1.0 GiB of 4.0 GiB (25 %)
         ✕  bad␛[2J                                       cut off next
+        ○  small                                         fits, needs 3.0 MiB
         ○  elsewhere
         ○
         ");

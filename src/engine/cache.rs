@@ -65,9 +65,10 @@ impl State {
 
 fn is_superseded(old: (&ModelKey, &[TokenId], Option<&str>), newer: &State) -> bool {
     let (model, tokens, session) = old;
-    model == &*newer.model
-        && session == newer.session.as_deref()
-        && common_prefix(tokens, &newer.tokens) * 4 >= tokens.len() * 3
+    let same = common_prefix(tokens, &newer.tokens);
+    // Without a session two conversations with one long beginning look alike.
+    let is_same = if session.is_some() { same * 4 >= tokens.len() * 3 } else { same == tokens.len() };
+    is_same && model == &*newer.model && session == newer.session.as_deref()
 }
 
 /// A state that begins like a prompt.

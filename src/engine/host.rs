@@ -24,7 +24,6 @@ use super::llama::{self, Llama, LoadOptions};
 use super::probe::Way;
 use super::residency::budget::Held;
 use super::residency::footprint::Measured;
-use super::residency::plan::Standing;
 use super::stats::Stats;
 use super::supervisor;
 use super::template::Template;
@@ -232,8 +231,6 @@ impl Drop for Lease {
 pub struct Hold {
     /// What is wanted of it.
     pub wish: Wish,
-    /// What it is doing.
-    pub standing: Standing,
     /// Seconds since its last answer ended, or since it was loaded.
     pub idle_s: f64,
     /// Seconds until it is unloaded for being idle; none when it isn't going to be.
@@ -414,7 +411,6 @@ impl Host {
         let expires = registry.expires_in(resident, self.inner.config.keep_alive, now);
         Hold {
             wish: registry.wish(&resident.id),
-            standing: registry.standing(resident, now),
             idle_s: now.saturating_duration_since(resident.moments().idle_since).as_secs_f64(),
             expires_s: expires.map(|d| d.as_secs_f64()),
         }
@@ -528,6 +524,8 @@ impl Host {
             Some(Entry::Loaded(_)) => registry.send_away(id),
             Some(Entry::Loading(loading)) => {
                 loading.cancel.store(true, Ordering::Relaxed);
+                // Its thread finds itself forgotten; the next load of it waits until that one is through.
+                registry.entries.remove(id);
                 true
             }
             Some(Entry::Failed(_)) | None => false,
@@ -679,6 +677,19 @@ impl Host {
 impl Inner {
     fn bump(&self) {
         self.changed.send_modify(|n| *n = n.wrapping_add(1));
+    }
+
+    /// Makes a load's model resident, unless the load was stopped meanwhile.
+    fn put_resident(&self, loading: &Arc<Loading>, resident: Resident) -> Result<(), String> {
+        let mut registry = lock(&self.registry);
+        let id = resident.id.clone();
+        if !matches!(registry.entries.get(&id), Some(Entry::Loading(known)) if Arc::ptr_eq(known, loading)) {
+            return Err("the load was stopped".to_owned());
+        }
+        registry.entries.insert(id, Entry::Loaded(Arc::new(resident)));
+        drop(registry);
+        self.bump();
+        Ok(())
     }
 
     fn put(&self, id: &str, entry: Entry) {

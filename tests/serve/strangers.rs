@@ -293,3 +293,51 @@ fn walk(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
     }
     files
 }
+
+/// An address of this machine through which a multicast comes back; none where the system has none.
+fn multicast() -> Option<std::net::Ipv4Addr> {
+    use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+    let group = Ipv4Addr::new(224, 0, 0, 251);
+    let comes_back = |own: &Ipv4Addr| {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+        socket.join_multicast_v4(&group, own).ok()?;
+        socket.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
+        socket.send_to(b"x", (group, socket.local_addr().ok()?.port())).ok()?;
+        socket.recv_from(&mut [0]).ok()
+    };
+    let all = if_addrs::get_if_addrs().ok()?.into_iter().filter(|interface| !interface.is_loopback());
+    let own = all.filter_map(|interface| match interface.ip() {
+        IpAddr::V4(own) => Some(own),
+        IpAddr::V6(_) => None,
+    });
+    own.into_iter().find(|own| comes_back(own).is_some())
+}
+
+#[test]
+fn it_is_announced_when_asked_for() {
+    let Some(own) = multicast() else {
+        println!("skipped: no multicast here");
+        return;
+    };
+    let listen = format!("{own}:0");
+    let arguments = ["--listen", &listen, "--tls", "--announce"];
+    let server = Server::start_in(tempfile::tempdir().unwrap(), &arguments, "", Some(TOKEN));
+    let key = server.told().split("SHA256:").nth(1).unwrap().lines().next().unwrap().to_owned();
+    let browser = mdns_sd::ServiceDaemon::new().unwrap();
+    let events = browser.browse("_duet._tcp.local.").unwrap();
+    let mut found = None;
+    wait_until("it is found", || {
+        if let Ok(mdns_sd::ServiceEvent::ServiceResolved(service)) =
+            events.recv_timeout(Duration::from_secs(1))
+            && service.port == server.address.port()
+        {
+            found = Some(service.txt_properties.clone());
+        }
+        found.is_some()
+    });
+    let properties = found.unwrap();
+    let names: Vec<&str> = properties.iter().map(mdns_sd::TxtProperty::key).collect();
+    assert_eq!(names, ["tls", "key"], "no version, no models");
+    assert_eq!(properties.get_property_val_str("key"), Some(format!("sha256:{key}").as_str()));
+    let _ = browser.shutdown();
+}

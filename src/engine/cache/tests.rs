@@ -100,6 +100,15 @@ fn a_conversation_that_went_on_takes_the_place_of_itself() {
     cache.keep(state("m", &tokens(0, 400), Some("t")));
     assert_eq!(found(&cache, "m", &tokens(0, 350)), Some((Place::Memory, 349)));
     assert!(cache.used().0 > one.size() * 2);
+    // Without a session only what goes on from it does.
+    let place = Folder::new();
+    let cache = place.cache(PLENTY);
+    cache.keep(state("m", &tokens(0, 300), None));
+    cache.keep(state("m", &[tokens(0, 280), tokens(900, 200)].concat(), None));
+    assert_eq!(found(&cache, "m", &tokens(0, 301)), Some((Place::Memory, 300)));
+    let before = cache.used().0;
+    cache.keep(state("m", &tokens(0, 310), None));
+    assert_eq!(cache.used().0, before + 40, "ten tokens of four bytes more");
 }
 
 #[test]

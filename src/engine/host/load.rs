@@ -1,6 +1,6 @@
 //! One load, on the model's own thread: from the file to a model that serves.
 
-use super::registry::{Entry, Loading, Moments};
+use super::registry::{Loading, Moments};
 use super::{Host, Inner, Resident, lock};
 use crate::chat::{GenError, GenErrorKind};
 use crate::config::GpuLayers;
@@ -12,7 +12,7 @@ use crate::engine::residency::budget::{Held, is_back};
 use crate::engine::residency::dry_run;
 use crate::engine::residency::footprint::{Estimate, Footprint, MAIN, Measured};
 use crate::engine::residency::offload::Offload;
-use crate::engine::residency::plan::Verdict;
+use crate::engine::residency::plan::{SMALLEST_CONTEXT, Verdict};
 use crate::engine::stats::Stats;
 use crate::engine::template::Template;
 use crate::engine::{builtin, cache, embed_thread, gguf, llama, model_thread, probe};
@@ -172,7 +172,6 @@ impl Inner {
         let is_ready = |result: Result<Arc<LlamaModel>, String>| {
             drop(listening);
             match result {
-                Ok(_) if loading.is_cancelled() => failure = Some("the load was stopped".to_owned()),
                 Ok(model) => {
                     tracing::info!(model = id, ms = began.elapsed().as_millis() as u64, "resident");
                     let estimate = measured.as_ref().map_or_else(
@@ -203,7 +202,7 @@ impl Inner {
                     if host.answers() == 0 {
                         self.activity.set("idle", None, &ids);
                     }
-                    self.put(id, Entry::Loaded(Arc::new(resident)));
+                    failure = self.put_resident(loading, resident).err();
                     drop(gate);
                 }
                 Err(reason) => failure = Some(reason),
@@ -225,23 +224,30 @@ impl Inner {
     /// Refuses what can't fit even with everything idle gone, before the file is tried: by the formula for weights
     /// and cache, which are exact enough, without scratch buffers, which are not.
     fn refuse_hopeless(&self, id: &str, info: &ModelInfo, options: LoadOptions) -> Result<(), GenError> {
-        let mut least = formula(info, options, MAIN).at(options.context);
-        for share in &mut least.shares {
-            share.compute = 0;
-        }
+        let least = |context: u32| {
+            let mut footprint = formula(info, options, MAIN).at(context);
+            for share in &mut footprint.shares {
+                share.compute = 0;
+            }
+            footprint
+        };
+        let small_context = SMALLEST_CONTEXT.min(options.context);
         let least = Measured {
             context: options.context,
-            small: least.clone(),
-            footprint: least,
-            small_context: options.context,
+            footprint: least(options.context),
+            small_context,
+            small: least(small_context),
         };
         let devices = llama::devices();
-        let forecast =
-            self.outlook(&lock(&self.registry), &devices).forecast(id, info, options, Some(&least));
-        match forecast.verdict {
-            // With accelerators the formula does not know what goes where.
-            Verdict::DoesNotFit if devices.iter().all(|d| d.kind == llama::Kind::Cpu) => {
-                Err(GenError::new(GenErrorKind::OutOfMemory, forecast.refusal))
+        if devices.iter().any(|d| matches!(d.kind, llama::Kind::Gpu | llama::Kind::Igpu)) {
+            // The formula does not know what goes where.
+            return Ok(());
+        }
+        let outlook = self.outlook(&lock(&self.registry), &devices);
+        match outlook.forecast(id, info, options, Some(&least)).verdict {
+            Verdict::DoesNotFit => {
+                let refusal = outlook.forecast(id, info, options, None).refusal;
+                Err(GenError::new(GenErrorKind::OutOfMemory, refusal))
             }
             _ => Ok(()),
         }
