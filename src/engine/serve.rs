@@ -99,7 +99,8 @@ async fn serve(
         grammars: settings.allow_grammar,
         max_tokens: Some(settings.limits.max_tokens),
     });
-    let keeping = tokio::spawn(residency::keeper::keep(host.clone()));
+    let mut keeping = tokio::task::JoinSet::new();
+    keeping.spawn(residency::keeper::keep(host.clone()));
     worker::preload(&host, &config.engine.preload);
     restore(&host, &settings.restore).await;
     let (tell, ending) = watch::channel(Ending::No);
@@ -115,7 +116,7 @@ async fn serve(
         () = serving => {}
         () = end(&host, &tell, settings.limits) => {}
     }
-    keeping.abort();
+    keeping.abort_all();
     worker::unload(&host).await;
     tracing::info!("server ended");
     Ok(Exit::Ok)

@@ -47,6 +47,7 @@ impl Rig {
             llama: llama(),
             path: model_path(),
             storage: Storage::Mapped,
+            offload: Offload::All,
             options: LoadOptions { context, slots, threads: 1 },
             window: None,
             queue_limit: 4,
@@ -117,7 +118,9 @@ fn answer(events: &mut UnboundedReceiver<JobEvent>) -> (String, JobTimings) {
 
 fn tokens(text: &str) -> Vec<TokenId> {
     static MODEL: OnceLock<llama_cpp_2::model::LlamaModel> = OnceLock::new();
-    let model = MODEL.get_or_init(|| llama().load(&model_path(), Storage::Mapped, |_| true).unwrap());
+    let options = LoadOptions { context: 256, slots: 1, threads: 1 };
+    let load = || llama().load(&model_path(), Storage::Mapped, &Offload::All, options, |_| true).unwrap();
+    let model = MODEL.get_or_init(load);
     model.vocab().tokenize(text.as_bytes(), false, false).iter().map(|token| token.0).collect()
 }
 
