@@ -21,6 +21,8 @@ const FIRST_LENGTH: usize = 3;
 pub const LONGEST: usize = 32;
 /// Plain rounds measured before the first guess.
 const FIRST_ROUNDS: u32 = 3;
+/// A guess that was right and brought less than this of the plain speed is not tried longer.
+const HOPELESS: f64 = 0.8;
 /// Rounds without guesses after one that did not pay; doubled each time in a row.
 const FIRST_PAUSE: u32 = 32;
 /// The longest pause.
@@ -182,8 +184,8 @@ impl Pace {
             self.is_proven = true;
             self.next_pause = FIRST_PAUSE;
         }
-        // As long as all of it is right, a longer guess may pay where a short one does not.
-        let is_final = !is_right || drafted >= LONGEST / sequences.max(1);
+        // As long as all of it is right, a longer guess may pay where a short one nearly does.
+        let is_final = !is_right || gain < HOPELESS || drafted >= LONGEST / sequences.max(1);
         if self.gain < 1.0 && is_final {
             self.pause = self.next_pause;
             self.next_pause = (self.next_pause * 2).min(LONGEST_PAUSE);
@@ -249,6 +251,14 @@ mod tests {
     fn where_more_tokens_cost_as_much_as_rounds_it_stops() {
         let file = prose(1, 2000);
         let (time, _) = decode(&file, &file, 1.0);
+        assert!(time < 1.03, "{time} of the plain time");
+    }
+
+    #[test]
+    fn where_more_tokens_cost_more_than_rounds_it_gives_up_soon() {
+        let file = prose(1, 2000);
+        let (time, drafted) = decode(&file, &file, 1.6);
+        assert!(drafted > 0, "it was tried");
         assert!(time < 1.03, "{time} of the plain time");
     }
 

@@ -1,7 +1,7 @@
-//! Turns at the device: resident models that decode at once take it round by round, in the order they asked.
+//! Turns at the device: resident models that compute at once take it in turns, in the order they asked.
 //!
-//! Two models that compute at the same time fight for the same cores and both lose; one round each in turn costs
-//! each of them what the other one takes. What a job waited here is part of its `queue_ms`.
+//! A turn is as many rounds as fit into a slice of time: with one round each, a small model would get one token
+//! for each of a large one's. What a job waited here is part of its `queue_ms`.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -73,6 +73,46 @@ impl Gate {
     pub fn waiting(&self) -> usize {
         let turns = self.inner.lock();
         usize::try_from(turns.next - turns.serving).unwrap_or(usize::MAX)
+    }
+}
+
+/// How long a model keeps the device while another one waits for it, give or take a round.
+pub const SLICE: Duration = Duration::from_millis(40);
+
+/// One model's way of taking turns.
+#[derive(Debug)]
+pub struct Turn {
+    gate: Gate,
+    slice: Duration,
+    held: Option<(Permit, Instant)>,
+}
+
+impl Turn {
+    /// Turns of about this length.
+    #[must_use]
+    pub fn new(gate: Gate, slice: Duration) -> Self {
+        Self { gate, slice, held: None }
+    }
+
+    /// Before a round: keeps the turn, or hands it over to who waits and gets in line. Returns how long that
+    /// took. `leave` is called before the device is left to somebody else.
+    pub fn take(&mut self, leave: impl FnOnce()) -> Duration {
+        if let Some((_, since)) = &self.held {
+            if since.elapsed() < self.slice || self.gate.waiting() == 0 {
+                return Duration::ZERO;
+            }
+            leave();
+            self.end();
+        }
+        let permit = self.gate.enter();
+        let waited = permit.waited();
+        self.held = Some((permit, Instant::now()));
+        waited
+    }
+
+    /// Nothing is left to compute.
+    pub fn end(&mut self) {
+        self.held = None;
     }
 }
 
@@ -174,6 +214,35 @@ mod tests {
         let turns = turns.into_inner().unwrap();
         assert_eq!(turns.len(), 2 * ROUNDS);
         assert!(turns.windows(2).take(2 * ROUNDS - 3).all(|pair| pair[0] != pair[1]), "{turns:?}");
+    }
+
+    #[test]
+    fn a_turn_is_kept_for_its_slice_and_while_nobody_waits() {
+        let gate = Gate::new(1);
+        let mut long = Turn::new(gate.clone(), Duration::from_secs(3600));
+        let mut short = Turn::new(gate.clone(), Duration::ZERO);
+        let mut left = 0;
+        for _ in 0..3 {
+            assert_eq!(short.take(|| left += 1), Duration::ZERO, "nobody waits");
+        }
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| {
+                let permit = gate.enter();
+                assert!(permit.waited() > Duration::ZERO);
+            });
+            wait_for(&gate, 1);
+            // The slice is over: the other one is let in first.
+            assert!(short.take(|| left += 1) > Duration::ZERO);
+            waiter.join().unwrap();
+            short.end();
+            let _ = long.take(|| left += 10);
+            let waiter = scope.spawn(|| drop(gate.enter()));
+            wait_for(&gate, 1);
+            assert_eq!(long.take(|| left += 10), Duration::ZERO, "its slice is not over");
+            assert!(!waiter.is_finished());
+            long.end();
+        });
+        assert_eq!(left, 1);
     }
 
     #[test]

@@ -15,7 +15,7 @@ mod batch;
 mod tests;
 
 use super::cache::{Cache, Fetch, ModelKey};
-use super::gate::Gate;
+use super::gate::{Gate, SLICE, Turn};
 use super::job::{Command, Job, JobEvent, TokenId};
 use super::llama::{self, BATCH, Llama, LoadOptions, Storage};
 use super::residency::offload::Offload;
@@ -107,7 +107,7 @@ pub fn run(
         stats: start.stats,
         cache: start.cache,
         key: start.key,
-        gate: start.gate,
+        turn: Turn::new(start.gate, SLICE),
         clock: 0,
         rounds: 0,
         prefill_rate: 0.0,
@@ -147,7 +147,8 @@ struct ModelThread<'m> {
     stats: Arc<Stats>,
     cache: Cache,
     key: Option<Arc<ModelKey>>,
-    gate: Gate,
+    /// Its turns at the device.
+    turn: Turn,
     end_tokens: Vec<TokenId>,
     /// Cells of the KV cache, shared by all slots.
     capacity: usize,
@@ -171,7 +172,11 @@ struct Waiting {
 impl ModelThread<'_> {
     fn serve(&mut self, commands: &Receiver<Command>) {
         loop {
-            let is_idle = self.slots.iter().all(|s| s.running.is_none()) && self.queue.is_empty();
+            let is_computing = self.slots.iter().any(|s| s.running.is_some());
+            if !is_computing {
+                self.turn.end();
+            }
+            let is_idle = !is_computing && self.queue.is_empty();
             let mut command = if is_idle {
                 match self.wait(commands) {
                     Some(command) => Some(command),

@@ -2,7 +2,7 @@
 
 use super::super::draft::MOST_SEQUENCES;
 use super::super::fair;
-use super::super::llama::BATCH;
+use super::super::llama::{self, BATCH};
 use super::assign::Keep;
 use super::{ModelThread, seq_id};
 use crate::chat::{Finish, GenErrorKind};
@@ -40,10 +40,11 @@ impl ModelThread<'_> {
         if self.batch.n_tokens() == 0 {
             return;
         }
-        let turn = self.gate.enter();
-        if !turn.waited().is_zero() {
+        // Threads that spin for the next round would take the cores from the other model.
+        let waited = self.turn.take(llama::release_compute_threads);
+        if !waited.is_zero() {
             for running in self.slots.iter_mut().filter_map(|slot| slot.running.as_mut()) {
-                running.wait(turn.waited());
+                running.wait(waited);
             }
         }
         let began = Instant::now();
