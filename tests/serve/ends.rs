@@ -49,6 +49,17 @@ fn a_second_signal_cuts_them() {
 }
 
 #[test]
+fn they_have_a_time_for_it() {
+    let mut server = Server::with(&[], "[serve.limits]\nstop = 0\n[engine]\nthreads = 1\nslots = 1\n");
+    let mut streams: Vec<_> = (0..16).map(|_| server.stream(&endless())).collect();
+    server.signal("TERM");
+    let mut text = String::new();
+    streams.pop().unwrap().read_to_string(&mut text).unwrap();
+    assert!(text.contains("the server is ending") && !text.contains("[DONE]"), "{text:.300}");
+    assert_eq!(server.wait(), 0);
+}
+
+#[test]
 fn a_worker_that_dies_is_started_again_with_its_models() {
     let mut server = Server::start();
     assert_eq!(server.answer("Hello"), "Hello! How can I help you today?");

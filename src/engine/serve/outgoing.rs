@@ -10,8 +10,9 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::mpsc::SyncSender;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant as StdInstant};
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, Sleep, sleep};
 
 /// What is known of a request for its access line. Nothing of what was asked or answered.
 pub(super) struct Entry {
@@ -21,7 +22,7 @@ pub(super) struct Entry {
     /// Without the query, safe to show.
     pub(super) path: String,
     pub(super) status: u16,
-    pub(super) began: Instant,
+    pub(super) began: StdInstant,
     /// Where the line also goes, when the person wants to see it.
     pub(super) teller: Option<Teller>,
     pub(super) bytes: u64,
@@ -76,10 +77,15 @@ impl Teller {
 /// Ends with the reason when an answer has to end.
 pub(super) type Cut = Pin<Box<dyn Future<Output = Failure> + Send>>;
 
+/// A stream is never silent for longer: a client then knows that the server is there.
+const HEARTBEAT: Duration = Duration::from_secs(2);
+
 /// The body of a response.
 pub(super) struct Outgoing {
     inner: Option<Body>,
+    /// Of a stream.
     cut: Option<Cut>,
+    silence: Pin<Box<Sleep>>,
     entry: Entry,
     _permit: Option<OwnedSemaphorePermit>,
 }
@@ -92,7 +98,7 @@ impl Outgoing {
         entry: Entry,
         permit: Option<OwnedSemaphorePermit>,
     ) -> Self {
-        Self { inner: Some(inner), cut, entry, _permit: permit }
+        Self { inner: Some(inner), cut, silence: Box::pin(sleep(HEARTBEAT)), entry, _permit: permit }
     }
 }
 
@@ -116,7 +122,16 @@ impl HttpBody for Outgoing {
             this.entry.bytes += event.len() as u64;
             return Poll::Ready(Some(Ok(Frame::data(event))));
         }
-        let frame = Pin::new(inner).poll_frame(cx);
+        let mut frame = Pin::new(inner).poll_frame(cx);
+        if this.cut.is_some() {
+            // Every frame of a stream holds whole events: a comment fits between any two.
+            if frame.is_pending() && this.silence.as_mut().poll(cx).is_ready() {
+                frame = Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b":\n\n")))));
+            }
+            if frame.is_ready() {
+                this.silence.as_mut().reset(Instant::now() + HEARTBEAT);
+            }
+        }
         match &frame {
             Poll::Ready(Some(Ok(frame))) => {
                 this.entry.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
@@ -155,4 +170,61 @@ pub(super) fn ending() -> Failure {
         "unavailable_error",
         "the server is ending. Send again later",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::convert::Infallible;
+    use std::future::poll_fn;
+
+    fn silent() -> Body {
+        Body::from_stream(futures_util::stream::pending::<Result<Bytes, Infallible>>())
+    }
+
+    fn outgoing(inner: Body, cut: Option<Cut>) -> Outgoing {
+        let entry = Entry {
+            from: IpAddr::from([127, 0, 0, 1]),
+            client: None,
+            method: "GET".to_owned(),
+            path: "/".to_owned(),
+            status: 200,
+            began: StdInstant::now(),
+            teller: None,
+            bytes: 0,
+        };
+        Outgoing::new(inner, cut, entry, None)
+    }
+
+    async fn next(body: &mut Outgoing) -> Option<String> {
+        let frame = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await?;
+        Some(String::from_utf8(frame.unwrap().into_data().unwrap().to_vec()).unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_stream_shows_life_until_it_is_cut() {
+        let cut = Box::pin(async {
+            sleep(Duration::from_secs(5)).await;
+            too_long(5)
+        });
+        let mut body = outgoing(silent(), Some(cut));
+        let began = Instant::now();
+        for beat in 1..=2 {
+            assert_eq!(next(&mut body).await.as_deref(), Some(":\n\n"));
+            assert_eq!(began.elapsed().as_secs(), 2 * beat, "by the paused clock");
+        }
+        let last = next(&mut body).await.unwrap();
+        assert!(last.starts_with("data: {\"error\"") && last.ends_with("\n\n"), "{last}");
+        assert_eq!(next(&mut body).await, None);
+        assert!(body.is_end_stream());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_is_no_stream_stays_as_it_is() {
+        let mut body = outgoing(Body::from("{}"), None);
+        assert_eq!(body.size_hint().exact(), Some(2), "its length is known");
+        assert_eq!(next(&mut body).await.as_deref(), Some("{}"));
+        assert_eq!(next(&mut body).await, None);
+        assert_eq!(body.entry.bytes, 2);
+    }
 }
