@@ -70,6 +70,7 @@ bench: setup-bench release peers
 	$(VENV)/bin/python benches/engine.py --tui $(TARGET)/release/tui --peers $(TARGET)/peers --out $(FIGURES) \
 	    $(SHAPES) || status=1; \
 	$(VENV)/bin/python benches/start.py --tui $(TARGET)/release/tui --out $(FIGURES) || status=1; \
+	$(VENV)/bin/python benches/memory.py --tui $(TARGET)/release/tui --out $(FIGURES) $(SHAPES) || status=1; \
 	flags=$$(.ci/cpu-flags); eval "$$flags"; \
 	cargo bench --locked --bench interface > $(FIGURES)/interface.txt || status=1; \
 	cat $(FIGURES)/interface.txt; \

@@ -82,15 +82,15 @@ pub struct EngineConfig {
     pub preload: Vec<String>,
     /// Layers on accelerators: `"auto"`, or how many.
     pub gpu_layers: GpuLayers,
-    /// Settings of single models.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub models: Vec<EngineModelConfig>,
     /// Main memory for conversations that left their slot; 0 keeps none.
     pub cache_memory: ByteSize,
     /// Room on disk for conversations of sessions, so that they are warm after a restart; 0 keeps none.
     pub cache_disk: ByteSize,
     /// Whether tokens are guessed from the context and checked together.
     pub draft: DraftMode,
+    /// Settings of single models.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub models: Vec<EngineModelConfig>,
 }
 
 /// Whether tokens are guessed ahead (speculative decoding). What is answered does not depend on it.
@@ -136,10 +136,10 @@ impl Default for EngineConfig {
             keep_alive: 1800,
             preload: Vec::new(),
             gpu_layers: GpuLayers::Auto,
-            models: Vec::new(),
             cache_memory: ByteSize(1 << 30),
             cache_disk: ByteSize(4 << 30),
             draft: DraftMode::Auto,
+            models: Vec::new(),
         }
     }
 }

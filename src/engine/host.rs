@@ -8,10 +8,12 @@
 mod forecast;
 mod load;
 mod registry;
+mod resident;
 mod wishes;
 
 pub use forecast::{Forecast, Outlook};
 pub use registry::{Progress, Wish};
+pub use resident::Resident;
 
 use super::activity::Activity;
 use super::cache::{self, Cache};
@@ -19,19 +21,15 @@ use super::catalogue::{Catalogue, usual};
 use super::draft;
 use super::gate::Gate;
 use super::gguf::{ModelInfo, ModelKind, plain};
-use super::job::{Command, EmbedJob, Job};
-use super::llama::{self, Llama, LoadOptions};
+use super::job::Command;
+use super::llama::{self, Llama};
 use super::probe::Way;
-use super::residency::budget::Held;
 use super::residency::footprint::Measured;
-use super::stats::Stats;
 use super::supervisor;
-use super::template::Template;
 use crate::chat::{GenError, GenErrorKind};
 use crate::config::pool::PoolConfig;
 use crate::config::{DraftMode, EngineConfig};
 use crate::paths::Paths;
-use llama_cpp_2::model::LlamaModel;
 use load::{EndMark, LoadGate};
 use registry::{Entry, Loading, Moments, Registry};
 use std::collections::HashMap;
@@ -109,96 +107,6 @@ pub enum State {
     Loaded(Arc<Resident>),
     /// The last load failed.
     Failed(GenError),
-}
-
-/// A loaded model.
-#[derive(Debug)]
-pub struct Resident {
-    /// Its id.
-    pub id: String,
-    /// Its file.
-    pub path: PathBuf,
-    /// llama.cpp's model, for its vocabulary; the context belongs to the model's thread.
-    pub model: Arc<LlamaModel>,
-    /// Its chat template, compiled.
-    pub template: Template,
-    /// What its file says.
-    pub info: ModelInfo,
-    /// Context and slots in force.
-    pub options: LoadOptions,
-    /// What it holds, as it was allocated.
-    pub held: Held,
-    /// How long loading took.
-    pub load_ms: f64,
-    /// Counters.
-    pub stats: Arc<Stats>,
-    /// Larger is later.
-    pub last_used: AtomicU64,
-    commands: mpsc::Sender<Command>,
-    moments: Mutex<Moments>,
-    /// Set when its thread has ended.
-    has_ended: Arc<AtomicBool>,
-    #[cfg(feature = "mtmd")]
-    eyes: std::sync::OnceLock<Result<Arc<super::vision::Eyes>, String>>,
-}
-
-impl Resident {
-    /// What lets it see; loaded when it is asked for the first time.
-    ///
-    /// # Errors
-    /// Two lines: there is no projector beside it, or it can't be used.
-    #[cfg(feature = "mtmd")]
-    pub fn eyes(&self) -> Result<Arc<super::vision::Eyes>, String> {
-        let open = || {
-            let projector = super::vision::projector(&self.path).ok_or_else(|| {
-                format!("`{}` can't see: there is no projector (mmproj) beside it", self.id)
-            })?;
-            super::vision::Eyes::open(&self.model, &self.path, &projector, self.options.threads)
-        };
-        self.eyes.get_or_init(open).clone()
-    }
-
-    /// Gives the model's thread a job.
-    ///
-    /// # Errors
-    /// When the thread has ended.
-    pub fn submit(&self, job: Job) -> Result<(), GenError> {
-        self.tell(Command::Generate(Box::new(job)))
-    }
-
-    /// Gives the thread of an embedding model texts.
-    ///
-    /// # Errors
-    /// When the thread has ended.
-    pub fn embed(&self, job: EmbedJob) -> Result<(), GenError> {
-        self.tell(Command::Embed(Box::new(job)))
-    }
-
-    fn tell(&self, command: Command) -> Result<(), GenError> {
-        self.commands.send(command).map_err(|_| {
-            GenError::new(
-                GenErrorKind::EngineDied,
-                format!("the thread of `{}` has ended. Send again to load it anew", self.id),
-            )
-        })
-    }
-}
-
-impl Drop for Resident {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
-impl Resident {
-    /// Tells the model's thread to end: its jobs fail, the memory of its context is freed.
-    fn end(&self) {
-        let _ = self.commands.send(Command::Unload);
-    }
-
-    fn moments(&self) -> Moments {
-        *lock(&self.moments)
-    }
 }
 
 /// A request's hold on a model: as long as it lives, the model counts as running.

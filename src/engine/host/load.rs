@@ -120,7 +120,6 @@ impl Inner {
         loading: &Arc<Loading>,
         has_ended: &Arc<AtomicBool>,
     ) -> Result<(), GenError> {
-        let began = Instant::now();
         let info = gguf::inspect(path).map_err(|e| model_error(e.to_string()))?;
         if let Some(why) = info.kind.why_not_chat().filter(|_| info.kind != ModelKind::Embedding) {
             return Err(model_error(format!("`{id}` is {why}. Choose another")));
@@ -128,7 +127,9 @@ impl Inner {
         loading.bytes.store(info.tensor_bytes, Ordering::Relaxed);
         let template = Template::of(id, &info).map_err(|e| model_error(e.to_string()))?;
         let options = self.options(id, &info);
-        let gate = self.load_gate.enter(|| !loading.is_cancelled()).ok_or_else(|| stopped(id))?;
+        // Held until the model is resident; when it does not become so, until its memory is given back.
+        let mut gate = Some(self.load_gate.enter(|| !loading.is_cancelled()).ok_or_else(|| stopped(id))?);
+        let began = Instant::now();
         let host = Host { inner: Arc::clone(self) };
         if !self.llama.is_pooled(path) {
             self.refuse_hopeless(id, &info, options)?;
@@ -203,7 +204,9 @@ impl Inner {
                         self.activity.set("idle", None, &ids);
                     }
                     failure = self.put_resident(loading, resident).err();
-                    drop(gate);
+                    if failure.is_none() {
+                        drop(gate.take());
+                    }
                 }
                 Err(reason) => failure = Some(reason),
             }

@@ -2,7 +2,7 @@
 //!
 //! llama.cpp has no call in C that says how large a context's buffers are, and the safe bindings don't give
 //! the context's pointer to anybody. But every buffer is logged with its size, on the thread that loads, as
-//! `CUDA0 KV buffer size = 128.00 MiB`. A [`Listener`] is that thread's tracing subscriber for as long.
+//! `CUDA0 KV buffer size = 128.00 MiB`. [`listen`] makes itself that thread's tracing subscriber for as long.
 
 use super::budget::Held;
 use super::footprint::{Footprint, MAIN};
