@@ -289,6 +289,7 @@ class Run:
         finally:
             peer.close()
         result["lookup"] = many.lookup(self, max(3, args.rounds // 2))
+        result["http"] = many.http_cost(self)
         result["reopened"] = many.reopened(self.start_other, self, 3)
         if narrow:
             result["flags"] = [of(bench, "decode") / of(narrow, "decode"), of(bench, "prefill") / of(narrow, "prefill")]
@@ -337,7 +338,7 @@ def table(results: list[dict], args) -> tuple[list[str], bool]:
         rows.append(("first token, ms", f"{ours:.2f}", f"{theirs:.2f} llama-server", f"{ours / theirs:.3f}",
                      f"{r['best']['first']:.3f}", f"≤ {FIRST_TOKEN_TARGET:.1f} (+{FIRST_TOKEN_NOISE} noise)", ok))
         for what, ours, peer, ratio, target, ok in many.rows(r):
-            rows.append((what, ours, peer, f"{ratio:.3f}", "", target, ok))
+            rows.append((what, ours, peer, "" if ratio is None else f"{ratio:.3f}", "", target, ok))
         for *cells, ok in rows:
             passed &= ok
             lines.append(f"| {r['model']} | " + " | ".join(cells) + f" | {verdict(ok)} |")

@@ -5,6 +5,7 @@ its prompt, one that goes back to a model it has left. Used by `engine.py`. Stan
 import random
 import statistics
 import threading
+import time
 from pathlib import Path
 
 STREAMS, STREAM_TOKENS = 4, 128
@@ -12,6 +13,9 @@ REOPENED_TOKENS, REOPENED_CONTEXT = 4096, 8192
 TOTAL_TARGET, REOPENED_TARGET, REPEAT_TARGET, PROSE_TARGET = 1.0, 0.1, 1.5, 0.97
 # Equal programs differ by this much on a busy machine.
 TOTAL_NOISE = 0.03
+HTTP_TARGET_US = 30.0
+# After an answer the engine writes conversations to disk once, five seconds later.
+IDLE_AFTER, IDLE_SECONDS, IDLE_TARGET_MS = 7, 5, 1.0
 NAMES = ("total", "name")
 
 
@@ -139,6 +143,34 @@ def switch_back(engine, models: list[Path]) -> dict | None:
     return {"loads": loads, "back": ask(first)["load_ms"]}
 
 
+def cpu_seconds(pid: int, thread: int | None = None) -> float | None:
+    """CPU time of a process or of one of its threads so far; none where the system does not tell."""
+    try:
+        threads = [Path(f"/proc/{pid}/task/{thread}")] if thread else list(Path(f"/proc/{pid}/task").iterdir())
+        return sum(int((each / "schedstat").read_text().split()[0]) for each in threads) / 1e9
+    except OSError:
+        return None
+
+
+def http_cost(run, tokens: int = 1000) -> dict | None:
+    """CPU time of the engine's HTTP thread, which also makes the JSON, per token of a long answer; and that of the
+    whole engine while it has nothing to do.
+    """
+    pid = run.engine.must("GET", "/engine/status")["pid"]
+    # The worker's first thread is the HTTP front; models have threads of their own.
+    before = cpu_seconds(pid, pid)
+    if before is None:
+        return None
+    answer = run.engine.stream(run.body("Go on.", tokens, cache_prompt=False, draft=False))
+    spent = cpu_seconds(pid, pid) - before
+    # What goes on just after an answer is not idleness.
+    time.sleep(IDLE_AFTER)
+    idle = cpu_seconds(pid)
+    time.sleep(IDLE_SECONDS)
+    return {"tokens": answer["timings"]["predicted_n"], "us": spent / answer["timings"]["predicted_n"] * 1e6,
+            "idle_ms": (cpu_seconds(pid) - idle) * 1000}
+
+
 def rows(result: dict) -> list[tuple]:
     """Rows of the table for one model: what, ours, peer, ratio, target, whether it is met."""
     out = []
@@ -158,4 +190,9 @@ def rows(result: dict) -> list[tuple]:
             what = f"{what} (draft {pair['draft_n_accepted']}/{pair['draft_n']})"
             out.append((what, f"{pair['ours']:.1f}", f"{pair['plain']:.1f} without guessing", ratio, f"≥ {target}",
                         ratio >= target))
+    if cost := result.get("http"):
+        out.append((f"HTTP and JSON, µs of CPU per token ({cost['tokens']} tokens)", f"{cost['us']:.1f}", "–", None,
+                    f"< {HTTP_TARGET_US:.0f}", cost["us"] < HTTP_TARGET_US))
+        out.append((f"idle engine, ms of CPU in {IDLE_SECONDS} s", f"{cost['idle_ms']:.2f}", "–", None,
+                    f"≤ {IDLE_TARGET_MS:.0f} (none)", cost["idle_ms"] <= IDLE_TARGET_MS))
     return out
