@@ -5,8 +5,8 @@
 //! running answer, and a cancel waits, for about 200 ms at most; several prompts share it. The loop touches no
 //! async code; a panic in it is an error for its jobs, never for the process.
 //!
-//! [`assign`] gives jobs their slots and decides what happens to what a slot held, [`batch`] builds and
-//! evaluates batches, [`advance`] makes tokens of their logits.
+//! `assign` gives jobs their slots and decides what happens to what a slot held, `batch` builds and
+//! evaluates batches, `advance` makes tokens of their logits.
 
 mod advance;
 mod assign;
