@@ -208,16 +208,9 @@ impl Answer {
             }
             Step::Job(JobEvent::Text { channel, text, timings }) => {
                 self.speak(out);
-                let mut piece = self.envelope.text(channel, &text);
-                if let Some(object) = piece.as_object_mut() {
-                    if request.return_progress {
-                        object.insert("duet".to_owned(), json!({"tokens": timings.predicted_n}));
-                    }
-                    if request.timings_per_token {
-                        object.insert("timings".to_owned(), chunk::timings(&timings, self.load_ms));
-                    }
-                }
-                chunk::event(out, &piece);
+                let tokens = request.return_progress.then_some(timings.predicted_n);
+                let measured = request.timings_per_token.then(|| chunk::timings(&timings, self.load_ms));
+                self.envelope.write_text(out, (channel, &text), tokens, measured);
             }
             Step::Job(JobEvent::Done { finish, timings }) => {
                 self.speak(out);

@@ -2,6 +2,7 @@
 
 use super::super::job::JobTimings;
 use crate::chat::{Channel, Finish};
+use serde::Serialize;
 use serde_json::{Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,6 +12,44 @@ pub(super) struct Envelope {
     id: String,
     created: u64,
     model: String,
+}
+
+const CHUNK: &str = "chat.completion.chunk";
+const FINGERPRINT: &str = concat!("duet-", env!("CARGO_PKG_VERSION"));
+
+#[derive(Serialize)]
+struct TextChunk<'a> {
+    id: &'a str,
+    object: &'a str,
+    created: u64,
+    model: &'a str,
+    system_fingerprint: &'a str,
+    choices: [TextChoice<'a>; 1],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    duet: Option<Tokens>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timings: Option<Value>,
+}
+
+#[derive(Serialize)]
+struct TextChoice<'a> {
+    index: u32,
+    delta: TextDelta<'a>,
+    /// None yet.
+    finish_reason: (),
+}
+
+#[derive(Serialize)]
+struct TextDelta<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning_content: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Tokens {
+    tokens: u32,
 }
 
 impl Envelope {
@@ -25,7 +64,7 @@ impl Envelope {
             "object": object,
             "created": self.created,
             "model": self.model,
-            "system_fingerprint": concat!("duet-", env!("CARGO_PKG_VERSION")),
+            "system_fingerprint": FINGERPRINT,
         });
         if let (Some(all), Value::Object(fields)) = (all.as_object_mut(), fields) {
             all.extend(fields);
@@ -35,7 +74,7 @@ impl Envelope {
 
     /// A chunk of the stream.
     pub(super) fn chunk(&self, fields: Value) -> Value {
-        self.wrap("chat.completion.chunk", fields)
+        self.wrap(CHUNK, fields)
     }
 
     /// The first chunk: who speaks.
@@ -43,12 +82,37 @@ impl Envelope {
         self.delta(json!({"role": "assistant", "content": null}))
     }
 
-    /// A piece of text.
-    pub(super) fn text(&self, channel: Channel, text: &str) -> Value {
-        self.delta(match channel {
-            Channel::Answer => json!({ "content": text }),
-            Channel::Thinking => json!({ "reasoning_content": text }),
-        })
+    /// Writes an event with a piece of text; `tokens` and `timings` so far where the request asks for them. There is
+    /// one for each token, so no tree of values is built for it.
+    pub(super) fn write_text(
+        &self,
+        out: &mut String,
+        (channel, text): (Channel, &str),
+        tokens: Option<u32>,
+        timings: Option<Value>,
+    ) {
+        let (content, reasoning_content) = match channel {
+            Channel::Answer => (Some(text), None),
+            Channel::Thinking => (None, Some(text)),
+        };
+        let chunk = TextChunk {
+            id: &self.id,
+            object: CHUNK,
+            created: self.created,
+            model: &self.model,
+            system_fingerprint: FINGERPRINT,
+            choices: [TextChoice {
+                index: 0,
+                delta: TextDelta { content, reasoning_content },
+                finish_reason: (),
+            }],
+            duet: tokens.map(|tokens| Tokens { tokens }),
+            timings,
+        };
+        out.push_str("data: ");
+        // Strings and numbers always have a form in JSON.
+        out.push_str(&serde_json::to_string(&chunk).unwrap_or_default());
+        out.push_str("\n\n");
     }
 
     fn delta(&self, delta: impl Into<Value>) -> Value {
@@ -140,6 +204,26 @@ mod tests {
     use super::super::super::cache::Place;
     use super::*;
     use crate::chat::CacheLost;
+
+    #[test]
+    fn text_is_written_as_the_other_chunks_are() {
+        let envelope = Envelope::new("a \"model\"", 7);
+        let written = |channel, text: &str, tokens, timings| {
+            let mut out = String::new();
+            envelope.write_text(&mut out, (channel, text), tokens, timings);
+            let data = out.strip_prefix("data: ").and_then(|o| o.strip_suffix("\n\n")).unwrap();
+            assert!(!data.contains('\n'));
+            data.to_owned()
+        };
+        let mut role = envelope.role();
+        role["choices"][0]["delta"] = json!({"content": "é\n\"x\""});
+        assert_eq!(written(Channel::Answer, "é\n\"x\"", None, None), role.to_string());
+        role["choices"][0]["delta"] = json!({"reasoning_content": ""});
+        role["duet"] = json!({"tokens": 3});
+        role["timings"] = json!({"predicted_n": 3});
+        let timings = Some(json!({"predicted_n": 3}));
+        assert_eq!(written(Channel::Thinking, "", Some(3), timings), role.to_string());
+    }
 
     #[test]
     fn speeds_of_nothing_are_absent() {
