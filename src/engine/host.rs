@@ -239,13 +239,16 @@ impl Host {
         lock(&self.inner.catalogue)
     }
 
-    /// The model a request names: an id, the beginning of one, or a path. Without a name the one used last, else the
-    /// built-in one. Folders are searched when the name is not known yet, which reads the headers of new files.
+    /// The model a request names: an id, the beginning of one, or a path. Without a name the chat model used last, else
+    /// the built-in one. Folders are searched when the name is not known yet, which reads the headers of new files.
     ///
     /// # Errors
     /// Two lines: what is missing, and names like it.
     pub fn find(&self, name: Option<&str>) -> Result<(String, PathBuf), String> {
-        let last_used = || self.residents().into_iter().max_by_key(|r| r.last_used.load(Ordering::Relaxed));
+        let last_used = || {
+            let chat = self.residents().into_iter().filter(|r| r.info.kind == ModelKind::Chat);
+            chat.max_by_key(|r| r.last_used.load(Ordering::Relaxed))
+        };
         let name = name.map_or_else(
             || last_used().map_or_else(|| super::builtin::ID.to_owned(), |resident| resident.id.clone()),
             str::to_owned,
