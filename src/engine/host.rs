@@ -69,6 +69,8 @@ pub struct Host {
 #[derive(Debug)]
 struct Inner {
     llama: Llama,
+    /// Names of its devices, which stay the same once it runs: to ask drivers for them takes a while.
+    device_names: Vec<String>,
     config: EngineConfig,
     paths: Paths,
     config_file: Option<PathBuf>,
@@ -189,9 +191,11 @@ impl Host {
         config_file: Option<&Path>,
         activity: Activity,
     ) -> Result<Self, String> {
+        let llama = Llama::start()?.with_pool(pool);
         Ok(Self {
             inner: Arc::new(Inner {
-                llama: Llama::start()?.with_pool(pool),
+                device_names: llama::devices().into_iter().map(|d| d.name).collect(),
+                llama,
                 catalogue: Mutex::new(catalogue(config, paths)),
                 cache: Cache::new(
                     paths.cache.join("kv"),
@@ -361,7 +365,9 @@ impl Host {
     /// The memory and who holds it, now.
     #[must_use]
     pub fn outlook(&self) -> Outlook {
-        self.inner.outlook(&lock(&self.inner.registry), &llama::devices())
+        // Drivers are asked before the lock is taken.
+        let devices = llama::devices();
+        self.inner.outlook(&lock(&self.inner.registry), &devices)
     }
 
     /// What would become of loading a model, as far as is known without reading more than its header.

@@ -108,7 +108,7 @@ impl Inner {
                 GpuLayers::Auto => None,
                 GpuLayers::Count(layers) => Some(layers),
             },
-            devices: llama::devices().into_iter().map(|d| d.name).collect(),
+            devices: self.device_names.clone(),
         }
     }
 
@@ -185,7 +185,7 @@ impl Inner {
                         path: path.to_path_buf(),
                         model,
                         template,
-                        held: held(&heard, &info, estimate),
+                        held: held(&heard, &self.device_names, &info, estimate),
                         info,
                         options,
                         load_ms: began.elapsed().as_secs_f64() * 1000.0,
@@ -377,9 +377,8 @@ pub(super) fn formula<'a>(info: &'a ModelInfo, options: LoadOptions, device: &'a
 }
 
 /// What a model that was just loaded holds: as llama.cpp logged it, else as estimated.
-fn held(heard: &Heard, info: &ModelInfo, estimate: Footprint) -> Held {
-    let devices: Vec<String> = llama::devices().into_iter().map(|d| d.name).collect();
-    heard.held(&devices, info.tensor_bytes).unwrap_or_else(|| {
+fn held(heard: &Heard, devices: &[String], info: &ModelInfo, estimate: Footprint) -> Held {
+    heard.held(devices, info.tensor_bytes).unwrap_or_else(|| {
         let mapped = if info.is_remote { 0 } else { estimate.totals().weights };
         Held { mapped, footprint: estimate }
     })
