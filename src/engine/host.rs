@@ -507,7 +507,8 @@ impl Host {
         &self.inner.cache
     }
 
-    /// Keeps nothing of a session; returns in how many places it was. Waits for each model's next round.
+    /// Keeps nothing of a session; returns in how many places it was. Waits for each model's next round, and, for a
+    /// bounded time, for models that are leaving.
     #[must_use]
     pub fn forget_session(&self, session: &str) -> usize {
         let session: Arc<str> = Arc::from(session);
@@ -519,6 +520,8 @@ impl Host {
         }
         drop(done);
         let in_slots: usize = answers.iter().sum();
+        // Those that leave put their conversations into the cache as the last thing they do.
+        self.inner.wait_for_threads_of_leavers();
         in_slots + self.inner.cache.forget(&session)
     }
 

@@ -352,6 +352,14 @@ impl Inner {
         }
         llama::return_memory();
     }
+
+    /// Waits, for a bounded time, until the threads of models that were told to leave have ended.
+    pub(super) fn wait_for_threads_of_leavers(&self) {
+        let deadline = Instant::now() + LEAVE;
+        while lock(&self.registry).is_a_leaver_at_work() && Instant::now() < deadline {
+            std::thread::park_timeout(LOOK);
+        }
+    }
 }
 
 /// Waits, for a bounded time, until accelerators count what was freed as free. `before` has their names, what was

@@ -200,6 +200,11 @@ impl Registry {
         !self.leaving.is_empty()
     }
 
+    /// Whether the thread of a model that was told to leave is still at work.
+    pub(super) fn is_a_leaver_at_work(&self) -> bool {
+        self.leaving.iter().any(|l| !l.has_ended.load(Ordering::SeqCst))
+    }
+
     /// What models hold, those that are leaving included.
     pub(super) fn held(&self) -> Vec<Held> {
         let leaving = self.leaving.iter().filter(|l| !l.is_gone()).map(|l| l.held.clone());
@@ -272,6 +277,23 @@ mod tests {
         assert!(registry.end_lease("a"), "the last one");
         assert!(!registry.end_lease("a"), "there was none");
         assert!(registry.leases.is_empty(), "ids of old do not pile up");
+    }
+
+    #[test]
+    fn a_leaver_is_at_work_until_its_thread_has_ended() {
+        let mut registry = Registry::default();
+        assert!(!registry.is_a_leaver_at_work());
+        let has_ended = Arc::new(AtomicBool::new(false));
+        registry.leaving.push(Leaving {
+            id: "a".to_owned(),
+            held: Held::default(),
+            load_ms: 1.0,
+            model: Weak::new(),
+            has_ended: Arc::clone(&has_ended),
+        });
+        assert!(registry.is_a_leaver_at_work());
+        has_ended.store(true, Ordering::SeqCst);
+        assert!(!registry.is_a_leaver_at_work());
     }
 
     #[test]
