@@ -5,6 +5,7 @@
 //! subscribes to [`Host::changed`] and looks again. A request holds a [`Lease`] on its model from before it looks
 //! whether it is resident until its last word, so that nothing is sent away under it.
 
+mod change;
 mod forecast;
 mod load;
 mod registry;
@@ -30,10 +31,9 @@ use crate::chat::{GenError, GenErrorKind};
 use crate::config::pool::PoolConfig;
 use crate::config::{DraftMode, EngineConfig};
 use crate::paths::Paths;
-use load::{EndMark, LoadGate};
+use load::LoadGate;
 use registry::{Entry, Loading, Moments, Registry};
 use std::collections::HashMap;
-use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
@@ -343,19 +343,6 @@ impl Host {
         lock(&self.inner.registry).leases(id)
     }
 
-    /// Changes what is wanted of a model, resident or not, until the engine ends. One that dies does not forget it.
-    pub fn set_wish(&self, id: &str, change: impl FnOnce(&mut Wish)) {
-        let mut registry = lock(&self.inner.registry);
-        let before = registry.wish(id);
-        change(registry.wish_mut(id));
-        let now = (registry.wish(id) != before).then(|| registry.wishes().clone());
-        drop(registry);
-        if let Some(wishes) = now {
-            wishes::keep(&self.inner.paths.runtime, &wishes);
-        }
-        self.inner.bump();
-    }
-
     /// Models sent away so far to make room for others.
     #[must_use]
     pub fn evictions(&self) -> u64 {
@@ -396,61 +383,6 @@ impl Host {
             self.record_activity();
         }
         later.into_iter().map(|(_, left)| left).min()
-    }
-
-    /// Starts loading a model unless it is resident or on its way. Returns at once.
-    pub fn begin_load(&self, id: &str, path: &Path) {
-        let loading = Arc::new(Loading::default());
-        {
-            let mut registry = lock(&self.inner.registry);
-            if matches!(registry.entries.get(id), Some(Entry::Loading(_) | Entry::Loaded(_))) {
-                return;
-            }
-            registry.entries.insert(id.to_owned(), Entry::Loading(Arc::clone(&loading)));
-        }
-        self.inner.bump();
-        let inner = Arc::clone(&self.inner);
-        let (id, path) = (id.to_owned(), path.to_path_buf());
-        let thread_id = id.clone();
-        let spawned = std::thread::Builder::new().name(format!("model-{id}")).spawn(move || {
-            let _counted = Counted::new(&inner, |inner| &inner.threads);
-            // Dropped last but for the count: all of the model's memory is given back then.
-            let has_ended = Arc::new(AtomicBool::new(false));
-            let _end = EndMark(Arc::clone(&has_ended));
-            let served = AssertUnwindSafe(|| inner.load_and_serve(&thread_id, &path, &loading, &has_ended));
-            let served = std::panic::catch_unwind(served).unwrap_or_else(|_| {
-                let message =
-                    format!("the engine failed while it loaded `{thread_id}`; its log has more. Retry");
-                Err(GenError::new(GenErrorKind::Model, message))
-            });
-            inner.end_load(&thread_id, &loading, served);
-            llama::return_memory();
-        });
-        if let Err(error) = spawned {
-            let message = format!("no thread for `{id}`: {error}");
-            self.inner.put(&id, Entry::Failed(GenError::new(GenErrorKind::Model, message)));
-        }
-    }
-
-    /// Unloads a model, or stops its load. `false` when it was neither resident nor on its way.
-    #[must_use]
-    pub fn unload(&self, id: &str) -> bool {
-        let mut registry = lock(&self.inner.registry);
-        let was_there = match registry.entries.get(id) {
-            // Answers still hold the resident: its thread is told, not only forgotten.
-            Some(Entry::Loaded(_)) => registry.send_away(id),
-            Some(Entry::Loading(loading)) => {
-                loading.cancel.store(true, Ordering::Relaxed);
-                // Its thread finds itself forgotten; the next load of it waits until that one is through.
-                registry.entries.remove(id);
-                true
-            }
-            Some(Entry::Failed(_)) | None => false,
-        };
-        drop(registry);
-        self.inner.bump();
-        self.record_activity();
-        was_there
     }
 
     /// Unloads a resident model that has another context than is wanted, so that it can be loaded anew.
@@ -577,14 +509,6 @@ impl Host {
     #[must_use]
     pub fn answers(&self) -> usize {
         self.inner.answers.load(Ordering::SeqCst)
-    }
-
-    /// Tells every model to end: the engine ends in good order.
-    pub fn unload_all(&self) {
-        wishes::forget(&self.inner.paths.runtime);
-        for resident in self.residents() {
-            let _ = self.unload(&resident.id);
-        }
     }
 
     /// Threads that load or serve a model.
