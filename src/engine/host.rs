@@ -360,7 +360,7 @@ impl Host {
     /// What would become of loading a model, as far as is known without reading more than its header.
     #[must_use]
     pub fn forecast(&self, outlook: &Outlook, id: &str, info: &ModelInfo) -> Forecast {
-        let options = self.inner.options(id, info);
+        let options = self.inner.options(&self.wish(id), info);
         outlook.forecast(id, info, options, self.inner.measured(id, options).as_ref())
     }
 
@@ -383,28 +383,6 @@ impl Host {
             self.record_activity();
         }
         later.into_iter().map(|(_, left)| left).min()
-    }
-
-    /// Unloads a resident model that has another context than is wanted, so that it can be loaded anew.
-    ///
-    /// # Errors
-    /// When it is answering.
-    pub fn unload_to_change(&self, id: &str) -> Result<(), GenError> {
-        let mut registry = lock(&self.inner.registry);
-        let Some(resident) = registry.resident(id) else { return Ok(()) };
-        let context = self.inner.context(&registry.wish(id), &resident.info);
-        if resident.options.context == context {
-            return Ok(());
-        }
-        if registry.leases(id) > 0 {
-            let message = format!(
-                "`{id}` is answering with a context of {} tokens. Load it anew when it is idle",
-                resident.options.context
-            );
-            return Err(GenError::new(GenErrorKind::Refused, message));
-        }
-        registry.send_away(id);
-        Ok(())
     }
 
     /// Forgets a resident whose thread has ended; another one that has its id by now stays.
@@ -544,9 +522,13 @@ impl Inner {
     /// The thread of a load has ended: it failed, was stopped, or the model was unloaded.
     fn end_load(self: &Arc<Self>, id: &str, loading: &Arc<Loading>, served: Result<(), GenError>) {
         let mut registry = lock(&self.registry);
+        let mut changed = None;
         if matches!(registry.entries.get(id), Some(Entry::Loading(known)) if Arc::ptr_eq(known, loading)) {
             match served {
                 Err(error) if !loading.is_cancelled() => {
+                    if error.kind == GenErrorKind::OutOfMemory {
+                        changed = registry.take_back(id, loading);
+                    }
                     tracing::warn!(model = %id, error = %error.message, "load failed");
                     registry.entries.insert(id.to_owned(), Entry::Failed(error));
                 }
@@ -556,6 +538,9 @@ impl Inner {
             }
         }
         drop(registry);
+        if let Some(wishes) = changed {
+            wishes::keep(&self.paths.runtime, &wishes);
+        }
         self.bump();
         let host = Host { inner: Arc::clone(self) };
         if host.answers() == 0 {

@@ -1,10 +1,11 @@
 //! What people ask of models: to load, to leave, to stay.
 
 use super::load::EndMark;
-use super::registry::{Entry, Loading, Registry, Wish};
-use super::{Counted, Host, Inner, lock, wishes};
+use super::registry::{Entry, Loading, Registry, Wish, WishChange};
+use super::{Counted, Host, Inner, Resident, lock, wishes};
 use crate::chat::{GenError, GenErrorKind};
-use crate::engine::llama;
+use crate::engine::llama::{self, Device, LoadOptions};
+use crate::engine::residency::plan::Verdict;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
@@ -17,6 +18,59 @@ impl Host {
         if let Some(loading) = loading {
             self.start(id, path, loading);
         }
+    }
+
+    /// Changes what is wanted of a model and begins to load it, anew where it has another context. What is refused
+    /// at once changes nothing, and what the load itself refuses takes the change back. May measure the model first.
+    ///
+    /// # Errors
+    /// When it is answering or on its way with another context, or would not fit with the one wanted.
+    pub fn ask(&self, id: &str, path: &Path, change: impl Fn(&mut Wish)) -> Result<(), GenError> {
+        self.measure_changed(id, path, &change)?;
+        let devices = llama::devices();
+        let mut registry = lock(&self.inner.registry);
+        let before = registry.wish(id);
+        let mut wish = before;
+        change(&mut wish);
+        if self.inner.has_to_leave(&registry, id, &wish, &devices)? {
+            registry.send_away(id);
+        }
+        *registry.wish_mut(id) = wish;
+        let is_changed = wish != before;
+        let loading = self.inner.enter(&mut registry, id);
+        if let Some(Entry::Loading(loading)) = registry.entries.get(id).filter(|_| is_changed) {
+            lock(&loading.changes).push(WishChange { before, after: wish });
+        }
+        let now = is_changed.then(|| registry.wishes().clone());
+        drop(registry);
+        if let Some(wishes) = now {
+            wishes::keep(&self.inner.paths.runtime, &wishes);
+        }
+        match loading {
+            Some(loading) => self.start(id, path, loading),
+            None => self.inner.bump(),
+        }
+        Ok(())
+    }
+
+    /// Has a resident measured with the context it is wanted with, so that it leaves only when there is room for that.
+    fn measure_changed(&self, id: &str, path: &Path, change: impl Fn(&mut Wish)) -> Result<(), GenError> {
+        let registry = lock(&self.inner.registry);
+        let mut wish = registry.wish(id);
+        change(&mut wish);
+        let Some(resident) = registry.resident(id).cloned().filter(|_| registry.leases(id) == 0) else {
+            return Ok(());
+        };
+        drop(registry);
+        let options = self.inner.with_context(&resident, &wish);
+        if options == resident.options || self.inner.llama.is_pooled(path) {
+            return Ok(());
+        }
+        let measured = self.inner.measure(id, path, options, &Loading::default());
+        if self.answers() == 0 {
+            self.record_activity();
+        }
+        measured.map(drop)
     }
 
     fn start(&self, id: &str, path: &Path, loading: Arc<Loading>) {
@@ -98,8 +152,59 @@ impl Inner {
         if is_there || self.is_closing.load(Ordering::Relaxed) {
             return None;
         }
-        let loading = Arc::new(Loading::default());
+        let loading = Arc::new(Loading { wish: registry.wish(id), ..Loading::default() });
         registry.entries.insert(id.to_owned(), Entry::Loading(Arc::clone(&loading)));
         Some(loading)
+    }
+    /// How a resident is loaded with the context of a wish.
+    fn with_context(&self, resident: &Resident, wish: &Wish) -> LoadOptions {
+        LoadOptions { context: self.context(wish, &resident.info), ..resident.options }
+    }
+
+    /// Whether a model has to leave so that it can be loaded with the context of a wish.
+    fn has_to_leave(
+        &self,
+        registry: &Registry,
+        id: &str,
+        wish: &Wish,
+        devices: &[Device],
+    ) -> Result<bool, GenError> {
+        let refused = |doing: &str, context: u32, when: &str| {
+            let message = format!("`{id}` is {doing} with a context of {context} tokens. {when}");
+            GenError::new(GenErrorKind::Refused, message)
+        };
+        let resident = match registry.entries.get(id) {
+            Some(Entry::Loaded(resident)) => resident,
+            Some(Entry::Loading(loading)) => {
+                let of = |wish: &Wish| wish.context.unwrap_or(self.config.context);
+                let context = of(&loading.wish);
+                let when = "Load it anew when it is resident, or unload it first";
+                return if of(wish) == context {
+                    Ok(false)
+                } else {
+                    Err(refused("being loaded", context, when))
+                };
+            }
+            Some(Entry::Failed(_)) | None => return Ok(false),
+        };
+        let options = self.with_context(resident, wish);
+        if options == resident.options {
+            return Ok(false);
+        }
+        if registry.leases(id) > 0 {
+            return Err(refused("answering", resident.options.context, "Load it anew when it is idle"));
+        }
+        if self.llama.is_pooled(&resident.path) {
+            return Ok(true);
+        }
+        let measured = self.measured(id, options);
+        let outlook = self.outlook(registry, devices).without(id);
+        let forecast = outlook.forecast(id, &resident.info, options, measured.as_ref());
+        match forecast.verdict {
+            Verdict::SmallerContext { .. } | Verdict::DoesNotFit => {
+                Err(GenError::new(GenErrorKind::OutOfMemory, forecast.refusal))
+            }
+            Verdict::Fits | Verdict::IfUnloaded(_) | Verdict::Partial { .. } => Ok(true),
+        }
     }
 }

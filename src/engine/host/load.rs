@@ -1,6 +1,6 @@
 //! One load, on the model's own thread: from the file to a model that serves.
 
-use super::registry::{Loading, Moments};
+use super::registry::{Loading, Moments, Wish};
 use super::{Host, Inner, Resident, lock};
 use crate::chat::{GenError, GenErrorKind};
 use crate::config::GpuLayers;
@@ -85,10 +85,9 @@ fn stopped(id: &str) -> GenError {
 
 impl Inner {
     /// Context, slots and threads a model is loaded with.
-    pub(super) fn options(&self, id: &str, info: &ModelInfo) -> LoadOptions {
-        let wish = lock(&self.registry).wish(id);
+    pub(super) fn options(&self, wish: &Wish, info: &ModelInfo) -> LoadOptions {
         LoadOptions {
-            context: self.context(&wish, info),
+            context: self.context(wish, info),
             slots: wish.slots.unwrap_or(self.config.slots).max(1),
             threads: match self.config.threads {
                 // Threads that wait for each other at every layer cost a model this small more than they give.
@@ -126,7 +125,7 @@ impl Inner {
         }
         loading.bytes.store(info.tensor_bytes, Ordering::Relaxed);
         let template = Template::of(id, &info).map_err(|e| model_error(e.to_string()))?;
-        let options = self.options(id, &info);
+        let options = self.options(&loading.wish, &info);
         // Held until the model is resident; when it does not become so, until its memory is given back.
         let mut gate = Some(self.load_gate.enter(|| !loading.is_cancelled()).ok_or_else(|| stopped(id))?);
         let began = Instant::now();
@@ -257,7 +256,7 @@ impl Inner {
     }
 
     /// Has the file tried and measured; the built-in model is only measured.
-    fn measure(
+    pub(super) fn measure(
         self: &Arc<Self>,
         id: &str,
         path: &Path,
