@@ -170,6 +170,60 @@ fn a_smaller_context_is_offered_where_it_helps() {
 }
 
 #[test]
+fn a_load_that_is_refused_changes_nothing() {
+    let (small, _) = sizes();
+    let engine = engine(&format!("memory = {}\n", small - (small / 20)));
+    let load = |more: Value| {
+        let mut body = json!({"model": SMALL});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body
+    };
+    assert_eq!(post(&engine, "/models/load", &load(json!({"context": 512}))).0, 200);
+    wait_until("it is resident", || residents(&engine) == [SMALL]);
+    for context in [json!(2048), Value::Null] {
+        refused(&engine, "/models/load", &load(json!({"context": context, "pin": true})));
+        let duet = listed(&engine, SMALL)["duet"].clone();
+        assert_eq!((&duet["context"], &duet["pinned"]), (&json!(512), &json!(false)), "{context}: {duet}");
+    }
+    answers(&engine, SMALL);
+    // The load itself is refused as well.
+    assert_eq!(post(&engine, "/models/unload", &json!({"model": SMALL})).0, 200);
+    refused(&engine, "/models/load", &load(json!({"context": 2048, "pin": true})));
+    assert_eq!(listed(&engine, SMALL)["duet"]["pinned"], false);
+    answers(&engine, SMALL);
+    assert_eq!(listed(&engine, SMALL)["duet"]["context"], 512);
+}
+
+#[test]
+fn a_context_goes_back_to_the_configured_one() {
+    let engine = engine("");
+    for (asked, has) in [(json!(512), 512), (Value::Null, 2048)] {
+        let (status, answer) = post(&engine, "/models/load", &json!({"model": SMALL, "context": asked}));
+        assert_eq!(status, 200, "{answer}");
+        wait_until("it has that context", || listed(&engine, SMALL)["duet"]["context"] == has);
+    }
+}
+
+#[test]
+fn another_context_is_not_ignored_while_a_model_is_on_its_way() {
+    let engine = engine("");
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| post(&engine, "/models/load", &json!({"model": LARGE})));
+        wait_until("it is on its way", || listed(&engine, LARGE)["status"]["value"] != "unloaded");
+        let (status, answer) = post(&engine, "/models/load", &json!({"model": LARGE, "context": 512}));
+        if status == 503 {
+            let message = answer["error"]["message"].as_str().unwrap();
+            assert!(message.contains("being loaded with a context of 2048 tokens"), "{message}");
+        } else {
+            // Quick machines have loaded it before.
+            assert_eq!(status, 200, "{answer}");
+            wait_until("it has that context", || listed(&engine, LARGE)["duet"]["context"] == 512);
+        }
+        assert_eq!(first.join().unwrap().0, 200);
+    });
+}
+
+#[test]
 fn a_model_that_answers_is_in_the_way_and_stays() {
     let engine = engine(&format!("slots = 1\n{}", for_one_and_a_half()));
     let mut running = engine.stream(&endless(SMALL));

@@ -5,6 +5,7 @@
 //! subscribes to [`Host::changed`] and looks again. A request holds a [`Lease`] on its model from before it looks
 //! whether it is resident until its last word, so that nothing is sent away under it.
 
+mod change;
 mod forecast;
 mod load;
 mod registry;
@@ -30,10 +31,9 @@ use crate::chat::{GenError, GenErrorKind};
 use crate::config::pool::PoolConfig;
 use crate::config::{DraftMode, EngineConfig};
 use crate::paths::Paths;
-use load::{EndMark, LoadGate};
+use load::LoadGate;
 use registry::{Entry, Loading, Moments, Registry};
 use std::collections::HashMap;
-use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
@@ -69,6 +69,8 @@ pub struct Host {
 #[derive(Debug)]
 struct Inner {
     llama: Llama,
+    /// Names of its devices, which stay the same once it runs: to ask drivers for them takes a while.
+    device_names: Vec<String>,
     config: EngineConfig,
     paths: Paths,
     config_file: Option<PathBuf>,
@@ -189,9 +191,11 @@ impl Host {
         config_file: Option<&Path>,
         activity: Activity,
     ) -> Result<Self, String> {
+        let llama = Llama::start()?.with_pool(pool);
         Ok(Self {
             inner: Arc::new(Inner {
-                llama: Llama::start()?.with_pool(pool),
+                device_names: llama::devices().into_iter().map(|d| d.name).collect(),
+                llama,
                 catalogue: Mutex::new(catalogue(config, paths)),
                 cache: Cache::new(
                     paths.cache.join("kv"),
@@ -239,13 +243,16 @@ impl Host {
         lock(&self.inner.catalogue)
     }
 
-    /// The model a request names: an id, the beginning of one, or a path. Without a name the one used last, else the
-    /// built-in one. Folders are searched when the name is not known yet, which reads the headers of new files.
+    /// The model a request names: an id, the beginning of one, or a path. Without a name the chat model used last, else
+    /// the built-in one. Folders are searched when the name is not known yet, which reads the headers of new files.
     ///
     /// # Errors
     /// Two lines: what is missing, and names like it.
     pub fn find(&self, name: Option<&str>) -> Result<(String, PathBuf), String> {
-        let last_used = || self.residents().into_iter().max_by_key(|r| r.last_used.load(Ordering::Relaxed));
+        let last_used = || {
+            let chat = self.residents().into_iter().filter(|r| r.info.kind == ModelKind::Chat);
+            chat.max_by_key(|r| r.last_used.load(Ordering::Relaxed))
+        };
         let name = name.map_or_else(
             || last_used().map_or_else(|| super::builtin::ID.to_owned(), |resident| resident.id.clone()),
             str::to_owned,
@@ -336,19 +343,6 @@ impl Host {
         lock(&self.inner.registry).leases(id)
     }
 
-    /// Changes what is wanted of a model, resident or not, until the engine ends. One that dies does not forget it.
-    pub fn set_wish(&self, id: &str, change: impl FnOnce(&mut Wish)) {
-        let mut registry = lock(&self.inner.registry);
-        let before = registry.wish(id);
-        change(registry.wish_mut(id));
-        let now = (registry.wish(id) != before).then(|| registry.wishes().clone());
-        drop(registry);
-        if let Some(wishes) = now {
-            wishes::keep(&self.inner.paths.runtime, &wishes);
-        }
-        self.inner.bump();
-    }
-
     /// Models sent away so far to make room for others.
     #[must_use]
     pub fn evictions(&self) -> u64 {
@@ -358,13 +352,15 @@ impl Host {
     /// The memory and who holds it, now.
     #[must_use]
     pub fn outlook(&self) -> Outlook {
-        self.inner.outlook(&lock(&self.inner.registry), &llama::devices())
+        // Drivers are asked before the lock is taken.
+        let devices = llama::devices();
+        self.inner.outlook(&lock(&self.inner.registry), &devices)
     }
 
     /// What would become of loading a model, as far as is known without reading more than its header.
     #[must_use]
     pub fn forecast(&self, outlook: &Outlook, id: &str, info: &ModelInfo) -> Forecast {
-        let options = self.inner.options(id, info);
+        let options = self.inner.options(&self.wish(id), info);
         outlook.forecast(id, info, options, self.inner.measured(id, options).as_ref())
     }
 
@@ -387,83 +383,6 @@ impl Host {
             self.record_activity();
         }
         later.into_iter().map(|(_, left)| left).min()
-    }
-
-    /// Starts loading a model unless it is resident or on its way. Returns at once.
-    pub fn begin_load(&self, id: &str, path: &Path) {
-        let loading = Arc::new(Loading::default());
-        {
-            let mut registry = lock(&self.inner.registry);
-            if matches!(registry.entries.get(id), Some(Entry::Loading(_) | Entry::Loaded(_))) {
-                return;
-            }
-            registry.entries.insert(id.to_owned(), Entry::Loading(Arc::clone(&loading)));
-        }
-        self.inner.bump();
-        let inner = Arc::clone(&self.inner);
-        let (id, path) = (id.to_owned(), path.to_path_buf());
-        let thread_id = id.clone();
-        let spawned = std::thread::Builder::new().name(format!("model-{id}")).spawn(move || {
-            let _counted = Counted::new(&inner, |inner| &inner.threads);
-            // Dropped last but for the count: all of the model's memory is given back then.
-            let has_ended = Arc::new(AtomicBool::new(false));
-            let _end = EndMark(Arc::clone(&has_ended));
-            let served = AssertUnwindSafe(|| inner.load_and_serve(&thread_id, &path, &loading, &has_ended));
-            let served = std::panic::catch_unwind(served).unwrap_or_else(|_| {
-                let message =
-                    format!("the engine failed while it loaded `{thread_id}`; its log has more. Retry");
-                Err(GenError::new(GenErrorKind::Model, message))
-            });
-            inner.end_load(&thread_id, &loading, served);
-            llama::return_memory();
-        });
-        if let Err(error) = spawned {
-            let message = format!("no thread for `{id}`: {error}");
-            self.inner.put(&id, Entry::Failed(GenError::new(GenErrorKind::Model, message)));
-        }
-    }
-
-    /// Unloads a model, or stops its load. `false` when it was neither resident nor on its way.
-    #[must_use]
-    pub fn unload(&self, id: &str) -> bool {
-        let mut registry = lock(&self.inner.registry);
-        let was_there = match registry.entries.get(id) {
-            // Answers still hold the resident: its thread is told, not only forgotten.
-            Some(Entry::Loaded(_)) => registry.send_away(id),
-            Some(Entry::Loading(loading)) => {
-                loading.cancel.store(true, Ordering::Relaxed);
-                // Its thread finds itself forgotten; the next load of it waits until that one is through.
-                registry.entries.remove(id);
-                true
-            }
-            Some(Entry::Failed(_)) | None => false,
-        };
-        drop(registry);
-        self.inner.bump();
-        self.record_activity();
-        was_there
-    }
-
-    /// Unloads a resident model that has another context than is wanted, so that it can be loaded anew.
-    ///
-    /// # Errors
-    /// When it is answering.
-    pub fn unload_to_change(&self, id: &str) -> Result<(), GenError> {
-        let mut registry = lock(&self.inner.registry);
-        let Some(resident) = registry.resident(id) else { return Ok(()) };
-        let context = self.inner.context(&registry.wish(id), &resident.info);
-        if resident.options.context == context {
-            return Ok(());
-        }
-        if registry.leases(id) > 0 {
-            let message = format!(
-                "`{id}` is answering with a context of {} tokens. Load it anew when it is idle",
-                resident.options.context
-            );
-            return Err(GenError::new(GenErrorKind::Refused, message));
-        }
-        registry.send_away(id);
-        Ok(())
     }
 
     /// Forgets a resident whose thread has ended; another one that has its id by now stays.
@@ -498,7 +417,8 @@ impl Host {
         &self.inner.cache
     }
 
-    /// Keeps nothing of a session; returns in how many places it was. Waits for each model's next round.
+    /// Keeps nothing of a session; returns in how many places it was. Waits for each model's next round, and, for a
+    /// bounded time, for models that are leaving.
     #[must_use]
     pub fn forget_session(&self, session: &str) -> usize {
         let session: Arc<str> = Arc::from(session);
@@ -510,6 +430,8 @@ impl Host {
         }
         drop(done);
         let in_slots: usize = answers.iter().sum();
+        // Those that leave put their conversations into the cache as the last thing they do.
+        self.inner.wait_for_threads_of_leavers();
         in_slots + self.inner.cache.forget(&session)
     }
 
@@ -567,14 +489,6 @@ impl Host {
         self.inner.answers.load(Ordering::SeqCst)
     }
 
-    /// Tells every model to end: the engine ends in good order.
-    pub fn unload_all(&self) {
-        wishes::forget(&self.inner.paths.runtime);
-        for resident in self.residents() {
-            let _ = self.unload(&resident.id);
-        }
-    }
-
     /// Threads that load or serve a model.
     #[must_use]
     pub fn threads(&self) -> usize {
@@ -608,9 +522,13 @@ impl Inner {
     /// The thread of a load has ended: it failed, was stopped, or the model was unloaded.
     fn end_load(self: &Arc<Self>, id: &str, loading: &Arc<Loading>, served: Result<(), GenError>) {
         let mut registry = lock(&self.registry);
+        let mut changed = None;
         if matches!(registry.entries.get(id), Some(Entry::Loading(known)) if Arc::ptr_eq(known, loading)) {
             match served {
                 Err(error) if !loading.is_cancelled() => {
+                    if error.kind == GenErrorKind::OutOfMemory {
+                        changed = registry.take_back(id, loading);
+                    }
                     tracing::warn!(model = %id, error = %error.message, "load failed");
                     registry.entries.insert(id.to_owned(), Entry::Failed(error));
                 }
@@ -620,6 +538,9 @@ impl Inner {
             }
         }
         drop(registry);
+        if let Some(wishes) = changed {
+            wishes::keep(&self.paths.runtime, &wishes);
+        }
         self.bump();
         let host = Host { inner: Arc::clone(self) };
         if host.answers() == 0 {

@@ -55,6 +55,12 @@ impl Inner {
 }
 
 impl Outlook {
+    /// The same without one of those that hold memory.
+    pub(super) fn without(mut self, id: &str) -> Self {
+        self.holders.retain(|holder| holder.id != id);
+        self
+    }
+
     /// Whether the system does not say what memory there is, so that everything seems to fit.
     #[must_use]
     pub fn is_unknown(&self) -> bool {

@@ -1,6 +1,6 @@
 //! One load, on the model's own thread: from the file to a model that serves.
 
-use super::registry::{Loading, Moments};
+use super::registry::{Loading, Moments, Wish};
 use super::{Host, Inner, Resident, lock};
 use crate::chat::{GenError, GenErrorKind};
 use crate::config::GpuLayers;
@@ -85,10 +85,9 @@ fn stopped(id: &str) -> GenError {
 
 impl Inner {
     /// Context, slots and threads a model is loaded with.
-    pub(super) fn options(&self, id: &str, info: &ModelInfo) -> LoadOptions {
-        let wish = lock(&self.registry).wish(id);
+    pub(super) fn options(&self, wish: &Wish, info: &ModelInfo) -> LoadOptions {
         LoadOptions {
-            context: self.context(&wish, info),
+            context: self.context(wish, info),
             slots: wish.slots.unwrap_or(self.config.slots).max(1),
             threads: match self.config.threads {
                 // Threads that wait for each other at every layer cost a model this small more than they give.
@@ -108,7 +107,7 @@ impl Inner {
                 GpuLayers::Auto => None,
                 GpuLayers::Count(layers) => Some(layers),
             },
-            devices: llama::devices().into_iter().map(|d| d.name).collect(),
+            devices: self.device_names.clone(),
         }
     }
 
@@ -126,7 +125,7 @@ impl Inner {
         }
         loading.bytes.store(info.tensor_bytes, Ordering::Relaxed);
         let template = Template::of(id, &info).map_err(|e| model_error(e.to_string()))?;
-        let options = self.options(id, &info);
+        let options = self.options(&loading.wish, &info);
         // Held until the model is resident; when it does not become so, until its memory is given back.
         let mut gate = Some(self.load_gate.enter(|| !loading.is_cancelled()).ok_or_else(|| stopped(id))?);
         let began = Instant::now();
@@ -185,7 +184,7 @@ impl Inner {
                         path: path.to_path_buf(),
                         model,
                         template,
-                        held: held(&heard, &info, estimate),
+                        held: held(&heard, &self.device_names, &info, estimate),
                         info,
                         options,
                         load_ms: began.elapsed().as_secs_f64() * 1000.0,
@@ -257,7 +256,7 @@ impl Inner {
     }
 
     /// Has the file tried and measured; the built-in model is only measured.
-    fn measure(
+    pub(super) fn measure(
         self: &Arc<Self>,
         id: &str,
         path: &Path,
@@ -352,6 +351,14 @@ impl Inner {
         }
         llama::return_memory();
     }
+
+    /// Waits, for a bounded time, until the threads of models that were told to leave have ended.
+    pub(super) fn wait_for_threads_of_leavers(&self) {
+        let deadline = Instant::now() + LEAVE;
+        while lock(&self.registry).is_a_leaver_at_work() && Instant::now() < deadline {
+            std::thread::park_timeout(LOOK);
+        }
+    }
 }
 
 /// Waits, for a bounded time, until accelerators count what was freed as free. `before` has their names, what was
@@ -377,9 +384,8 @@ pub(super) fn formula<'a>(info: &'a ModelInfo, options: LoadOptions, device: &'a
 }
 
 /// What a model that was just loaded holds: as llama.cpp logged it, else as estimated.
-fn held(heard: &Heard, info: &ModelInfo, estimate: Footprint) -> Held {
-    let devices: Vec<String> = llama::devices().into_iter().map(|d| d.name).collect();
-    heard.held(&devices, info.tensor_bytes).unwrap_or_else(|| {
+fn held(heard: &Heard, devices: &[String], info: &ModelInfo, estimate: Footprint) -> Held {
+    heard.held(devices, info.tensor_bytes).unwrap_or_else(|| {
         let mapped = if info.is_remote { 0 } else { estimate.totals().weights };
         Held { mapped, footprint: estimate }
     })

@@ -1,6 +1,6 @@
 //! What the host knows of its models, behind one mutex that is never held across a wait.
 
-use super::Resident;
+use super::{Resident, lock};
 use crate::chat::GenError;
 use crate::config::{EngineConfig, EngineModelConfig};
 use crate::engine::residency::budget::{Budget, Held, in_order};
@@ -9,7 +9,7 @@ use llama_cpp_2::model::LlamaModel;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 /// How long a model that was loaded or warmed, and not used since, is not sent away.
@@ -31,6 +31,17 @@ pub(super) struct Loading {
     /// Memory was found for it: what can still go wrong is the load itself.
     pub(super) has_room: AtomicBool,
     pub(super) cancel: AtomicBool,
+    /// What was wanted of the model when the load began: it is loaded so.
+    pub(super) wish: Wish,
+    /// Changes of that by whoever asked for the load, oldest first: a refusal takes them back.
+    pub(super) changes: Mutex<Vec<WishChange>>,
+}
+
+/// A change of what is wanted of a model.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct WishChange {
+    pub(super) before: Wish,
+    pub(super) after: Wish,
 }
 
 impl Loading {
@@ -78,6 +89,21 @@ pub struct Wish {
     pub context: Option<u32>,
     /// Sequences. None: as the engine's configuration says.
     pub slots: Option<u32>,
+}
+
+impl Wish {
+    /// Takes a change back, except for what was changed again since.
+    fn take_back(&mut self, WishChange { before, after }: WishChange) {
+        fn one<T: PartialEq>(now: &mut T, after: &T, before: T) {
+            if now == after {
+                *now = before;
+            }
+        }
+        one(&mut self.pinned, &after.pinned, before.pinned);
+        one(&mut self.keep_alive, &after.keep_alive, before.keep_alive);
+        one(&mut self.context, &after.context, before.context);
+        one(&mut self.slots, &after.slots, before.slots);
+    }
 }
 
 impl From<&EngineModelConfig> for Wish {
@@ -141,6 +167,19 @@ impl Registry {
         self.wishes.entry(id.to_owned()).or_default()
     }
 
+    /// Takes back what was changed for a load that is refused. All wishes when there was something.
+    pub(super) fn take_back(&mut self, id: &str, loading: &Loading) -> Option<HashMap<String, Wish>> {
+        let changes = std::mem::take(&mut *lock(&loading.changes));
+        if changes.is_empty() {
+            return None;
+        }
+        let wish = self.wish_mut(id);
+        for change in changes.into_iter().rev() {
+            wish.take_back(change);
+        }
+        Some(self.wishes.clone())
+    }
+
     pub(super) fn leases(&self, id: &str) -> usize {
         self.leases.get(id).copied().unwrap_or(0)
     }
@@ -198,6 +237,11 @@ impl Registry {
     pub(super) fn is_somebody_leaving(&mut self) -> bool {
         self.leaving.retain(|l| !l.is_gone());
         !self.leaving.is_empty()
+    }
+
+    /// Whether the thread of a model that was told to leave is still at work.
+    pub(super) fn is_a_leaver_at_work(&self) -> bool {
+        self.leaving.iter().any(|l| !l.has_ended.load(Ordering::SeqCst))
     }
 
     /// What models hold, those that are leaving included.
@@ -275,6 +319,23 @@ mod tests {
     }
 
     #[test]
+    fn a_leaver_is_at_work_until_its_thread_has_ended() {
+        let mut registry = Registry::default();
+        assert!(!registry.is_a_leaver_at_work());
+        let has_ended = Arc::new(AtomicBool::new(false));
+        registry.leaving.push(Leaving {
+            id: "a".to_owned(),
+            held: Held::default(),
+            load_ms: 1.0,
+            model: Weak::new(),
+            has_ended: Arc::clone(&has_ended),
+        });
+        assert!(registry.is_a_leaver_at_work());
+        has_ended.store(true, Ordering::SeqCst);
+        assert!(!registry.is_a_leaver_at_work());
+    }
+
+    #[test]
     fn wishes_begin_with_the_configuration() {
         let config = EngineConfig {
             models: vec![EngineModelConfig {
@@ -292,6 +353,25 @@ mod tests {
         registry.wish_mut("a").pinned = false;
         assert_eq!(registry.wish("a").keep_alive, Some(-1));
         assert_eq!(registry.wish("b"), Wish::default());
+    }
+
+    #[test]
+    fn a_refusal_takes_back_what_the_load_asked_for_and_nothing_else() {
+        let mut registry = Registry::default();
+        let first = Wish { context: Some(512), slots: Some(2), ..Wish::default() };
+        let second = Wish { context: Some(4096), ..first };
+        // Somebody asked for something else between the two.
+        let third = Wish { keep_alive: Some(5), ..second };
+        let fourth = Wish { pinned: true, ..third };
+        let loading = Loading::default();
+        *registry.wish_mut("a") = fourth;
+        assert_eq!(registry.take_back("a", &loading), None, "no change came with it");
+        lock(&loading.changes).extend([
+            WishChange { before: first, after: second },
+            WishChange { before: third, after: fourth },
+        ]);
+        let left = Wish { keep_alive: Some(5), ..first };
+        assert_eq!(registry.take_back("a", &loading), Some(HashMap::from([("a".to_owned(), left)])));
     }
 
     #[test]

@@ -206,15 +206,17 @@ pub(super) async fn load(
     } else {
         supervisor::pardon(host.runtime_dir(), &id);
     }
-    host.set_wish(&id, |wish| {
-        wish.context = asked.context.or(wish.context);
-        wish.pinned = asked.pin.unwrap_or(wish.pinned);
-        wish.keep_alive = asked.keep_alive.or(wish.keep_alive);
-    });
-    if asked.context.is_some() {
-        host.unload_to_change(&id)?;
-    }
-    host.begin_load(&id, &path);
+    let asking = host.clone();
+    let known = id.clone();
+    // The model may be measured, and drivers are asked for their memory.
+    away(move || {
+        asking.ask(&known, &path, |wish| {
+            wish.context = asked.context.unwrap_or(wish.context);
+            wish.pinned = asked.pin.unwrap_or(wish.pinned);
+            wish.keep_alive = asked.keep_alive.or(wish.keep_alive);
+        })
+    })
+    .await??;
     // A refusal comes before the load, so it is the answer; how the load itself goes is in the list.
     let mut changed = host.changed();
     let decided = async {

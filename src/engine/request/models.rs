@@ -8,8 +8,8 @@ use serde_json::Value;
 pub struct LoadRequest {
     /// The model.
     pub model: String,
-    /// Context in tokens; none: as configured, or as it was asked for last.
-    pub context: Option<u32>,
+    /// Context in tokens, or none within: as configured. None: as it was asked for last.
+    pub context: Option<Option<u32>>,
     /// Whether it shall stay whatever else is wanted; none: as it was.
     pub pin: Option<bool>,
     /// Seconds it stays after its last answer; -1 is for ever; none: as it was.
@@ -25,10 +25,10 @@ impl LoadRequest {
     /// When the model is missing or a field can't be used.
     pub fn parse(body: &Value) -> Result<Self, RequestError> {
         let fields = Fields::of_body(body)?;
-        let context = fields.whole("context", 1, i64::from(u32::MAX))?;
+        let context = fields.whole("context", 1, i64::from(u32::MAX))?.and_then(|n| u32::try_from(n).ok());
         Ok(Self {
             model: super::parse_model(body)?,
-            context: context.and_then(|n| u32::try_from(n).ok()),
+            context: body.get("context").map(|_| context),
             pin: fields.flag("pin")?,
             keep_alive: keep_alive(&fields, "keep_alive")?,
             is_restored: fields.flag("restore")?.unwrap_or(false),
@@ -86,13 +86,15 @@ mod tests {
         assert_eq!(
             LoadRequest::parse(&full).unwrap(),
             LoadRequest {
-                context: Some(4096),
+                context: Some(Some(4096)),
                 pin: Some(true),
                 keep_alive: Some(-1),
                 is_restored: true,
-                ..nothing
+                ..nothing.clone()
             }
         );
+        let default = LoadRequest::parse(&json!({"model": "a", "context": null})).unwrap();
+        assert_eq!(default, LoadRequest { context: Some(None), ..nothing });
         assert_eq!(parse_pin(&json!({"model": "a", "pinned": false})).unwrap(), ("a".to_owned(), false));
         for (seconds, read) in [(json!(0), Some(0)), (json!(null), None)] {
             let body = json!({"model": "a", "seconds": seconds});

@@ -11,8 +11,6 @@ const LEAST_RELOAD_MS: f64 = 1.0;
 pub enum Standing {
     /// It has this many answers on their way, or waiting for it.
     Running(usize),
-    /// It is being loaded.
-    Loading,
     /// The person wants it to stay.
     Pinned,
     /// It was loaded or warmed a moment ago and not used since: somebody is about to.

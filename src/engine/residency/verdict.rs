@@ -71,7 +71,6 @@ impl Case<'_> {
         let why = |standing: Standing| match standing {
             Standing::Running(1) => "answering".to_owned(),
             Standing::Running(n) => format!("{n} answers on their way"),
-            Standing::Loading => "being loaded".to_owned(),
             Standing::Pinned => "pinned".to_owned(),
             Standing::Warmed { left_s } => format!("just loaded, idle in {}", seconds(left_s)),
             Standing::Leaving => "leaving".to_owned(),

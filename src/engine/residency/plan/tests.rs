@@ -67,7 +67,6 @@ fn who_leaves() {
             leave(&["b", "c"]),
         ),
         ("never a running one", 100, busy(Standing::Running(1)), 50, Room::None),
-        ("never one on its way", 100, busy(Standing::Loading), 50, Room::None),
         ("never a pinned one", 100, busy(Standing::Pinned), 50, Room::None),
         ("never one just warmed", 100, busy(Standing::Warmed { left_s: 1.0 }), 50, Room::None),
         ("one that leaves still holds its memory", 100, busy(Standing::Leaving), 50, Room::None),
@@ -145,7 +144,6 @@ fn standing() -> impl Strategy<Value = Standing> {
     prop_oneof![
         4 => (0.0..1e6).prop_map(|for_s| Standing::Idle { for_s }),
         1 => (1_usize..4).prop_map(Standing::Running),
-        1 => Just(Standing::Loading),
         1 => Just(Standing::Pinned),
         1 => (0.0..60.0).prop_map(|left_s| Standing::Warmed { left_s }),
         1 => Just(Standing::Leaving),
