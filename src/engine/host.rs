@@ -48,6 +48,8 @@ const QUARANTINE_AFTER: usize = 3;
 pub struct Terms {
     /// Whether models go by id alone: no path is taken from a request.
     pub ids_only: bool,
+    /// Whether a conversation may name a session, and so be kept on disk.
+    pub sessions: bool,
     /// Whether a request may bring a grammar or a JSON schema.
     pub grammars: bool,
     /// Longest answer in tokens where a request names no length; none: as long as the context holds.
@@ -56,7 +58,7 @@ pub struct Terms {
 
 impl Default for Terms {
     fn default() -> Self {
-        Self { ids_only: false, grammars: true, max_tokens: None }
+        Self { ids_only: false, sessions: true, grammars: true, max_tokens: None }
     }
 }
 
@@ -178,7 +180,8 @@ fn catalogue(config: &EngineConfig, paths: &Paths) -> Catalogue {
 }
 
 impl Host {
-    /// Starts llama.cpp and reads the catalogue.
+    /// Starts llama.cpp and reads the catalogue. The folder of `conversations` that left their slot is this
+    /// process's alone: another one's files would be taken for leftovers.
     ///
     /// # Errors
     /// When llama.cpp does not start.
@@ -188,13 +191,14 @@ impl Host {
         paths: &Paths,
         config_file: Option<&Path>,
         activity: Activity,
+        conversations: PathBuf,
     ) -> Result<Self, String> {
         Ok(Self {
             inner: Arc::new(Inner {
                 llama: Llama::start()?.with_pool(pool),
                 catalogue: Mutex::new(catalogue(config, paths)),
                 cache: Cache::new(
-                    paths.cache.join("kv"),
+                    conversations,
                     cache::Limits { memory: config.cache_memory.0, disk: config.cache_disk.0 },
                 ),
                 gate: Gate::new(1),

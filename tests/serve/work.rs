@@ -49,6 +49,30 @@ fn an_openai_client_finds_what_it_needs() {
 }
 
 #[test]
+fn conversations_of_clients_stay_in_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    // What the engine of this machine is about to finish.
+    let kept = dir.path().join("cache/kv");
+    std::fs::create_dir_all(&kept).unwrap();
+    std::fs::write(kept.join("0123.new"), "half").unwrap();
+    let files = |folder: &std::path::Path| -> Vec<_> {
+        std::fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().file_name()).collect()
+    };
+    let mut server = Server::start_in(dir, &[], "", Some(TOKEN));
+    let long = json!({"duet_session": "of-a-client"});
+    let reply = server.chat(&asking("Count from 1 to 50", &long));
+    assert_eq!(reply.status, 200, "{reply:?}");
+    let tokens = reply.json()["usage"]["total_tokens"].as_u64().unwrap();
+    assert!(tokens >= 128, "{tokens}: long enough to be worth keeping");
+    // Another one in the same slot, and the end in good order: when sessions are written.
+    server.answer("Hello");
+    server.signal("TERM");
+    assert_eq!(server.wait(), 0);
+    assert_eq!(files(&kept), ["0123.new"], "the other one's folder is left alone");
+    assert_eq!(files(&server.dir().join("cache/kv-serve")), [""; 0]);
+}
+
+#[test]
 fn bodies_are_bounded() {
     let server = Server::start();
     let token = format!("Bearer {TOKEN}");

@@ -60,6 +60,9 @@ fn on_terms(mut request: ChatRequest, terms: Terms) -> Result<ChatRequest, Failu
              start the server with `tui serve --allow-grammar` where all clients are trusted",
         ));
     }
+    if !terms.sessions {
+        request.generation.session = None;
+    }
     request.generation.max_tokens = request.generation.max_tokens.or(terms.max_tokens);
     Ok(request)
 }
