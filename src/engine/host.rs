@@ -9,6 +9,7 @@ mod forecast;
 mod load;
 mod registry;
 mod resident;
+mod told;
 mod wishes;
 
 pub use forecast::{Forecast, Outlook};
@@ -46,7 +47,7 @@ const QUARANTINE_AFTER: usize = 3;
 /// What requests may ask for. The default is what the private socket allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Terms {
-    /// Whether models go by id alone: no path is taken from a request.
+    /// Whether models go by id alone: no path is taken from a request, none is told.
     pub ids_only: bool,
     /// Whether a conversation may name a session, and so be kept on disk.
     pub sessions: bool,
@@ -418,7 +419,7 @@ impl Host {
                     format!("the engine failed while it loaded `{thread_id}`; its log has more. Retry");
                 Err(GenError::new(GenErrorKind::Model, message))
             });
-            inner.end_load(&thread_id, &loading, served);
+            inner.end_load(&thread_id, &path, &loading, served);
             llama::return_memory();
         });
         if let Err(error) = spawned {
@@ -610,12 +611,23 @@ impl Inner {
     }
 
     /// The thread of a load has ended: it failed, was stopped, or the model was unloaded.
-    fn end_load(self: &Arc<Self>, id: &str, loading: &Arc<Loading>, served: Result<(), GenError>) {
+    fn end_load(
+        self: &Arc<Self>,
+        id: &str,
+        path: &Path,
+        loading: &Arc<Loading>,
+        served: Result<(), GenError>,
+    ) {
+        let host = Host { inner: Arc::clone(self) };
         let mut registry = lock(&self.registry);
         if matches!(registry.entries.get(id), Some(Entry::Loading(known)) if Arc::ptr_eq(known, loading)) {
             match served {
-                Err(error) if !loading.is_cancelled() => {
+                Err(mut error) if !loading.is_cancelled() => {
                     tracing::warn!(model = %id, error = %error.message, "load failed");
+                    // A refusal names models by their ids, and numbers.
+                    if error.kind != GenErrorKind::OutOfMemory {
+                        error.message = host.told(id, &[path], error.message);
+                    }
                     registry.entries.insert(id.to_owned(), Entry::Failed(error));
                 }
                 _ => {
@@ -625,7 +637,6 @@ impl Inner {
         }
         drop(registry);
         self.bump();
-        let host = Host { inner: Arc::clone(self) };
         if host.answers() == 0 {
             host.record_activity();
         }

@@ -196,6 +196,79 @@ fn models_go_by_their_id_alone() {
 }
 
 #[test]
+fn no_folder_of_this_machine_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/models");
+    let shelf = dir.path().join("shelf");
+    std::fs::create_dir(&shelf).unwrap();
+    let large = std::fs::read(format!("{fixtures}/fixture-large.gguf")).unwrap();
+    std::fs::write(shelf.join("Large.gguf"), &large).unwrap();
+    std::fs::write(shelf.join("Half.gguf"), &large[..large.len() / 2]).unwrap();
+    // A link whose name says nothing of where it leads.
+    std::os::unix::fs::symlink(shelf.join("Half.gguf"), shelf.join("Link.gguf")).unwrap();
+    std::fs::write(shelf.join("Second-00002-of-00002.gguf"), &large).unwrap();
+    let home = dir.path().to_str().unwrap().to_owned();
+    let server = Server::start_in(dir, &["--models", shelf.to_str().unwrap()], "", Some(TOKEN));
+    let is_clean = |what: &str, body: &str| {
+        for place in [home.as_str(), env!("CARGO_MANIFEST_DIR"), "/shelf"] {
+            assert!(!body.contains(place), "{what} tells {place}: {body}");
+        }
+    };
+    let ask = |model: &str, more: &Value| {
+        let mut body = asking("Hello", &json!({"model": model}));
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        server.chat(&body)
+    };
+    assert_eq!(ask("large", &json!({})).status, 200);
+    let list = server.get("/v1/models");
+    let models = list["data"].as_array().unwrap();
+    assert!(models.len() >= 3, "{list}");
+    let ids: Vec<&str> = models.iter().map(|model| model["id"].as_str().unwrap()).collect();
+    let mut unusable = 0;
+    for id in &ids {
+        for route in [format!("/v1/models/{id}"), format!("/props?model={id}")] {
+            is_clean(&route, &server.ask("GET", &route, b"").body);
+        }
+        for body in [json!({}), json!({"stream": true})] {
+            let reply = ask(id, &body);
+            is_clean(id, &reply.body);
+            unusable += usize::from(reply.status != 200);
+        }
+        let body = json!({"model": id}).to_string();
+        is_clean(id, &server.ask("POST", "/models/load", body.as_bytes()).body);
+    }
+    assert!(unusable >= 1, "{ids:?}: some can't be used");
+    let image = json!({"messages": [{"role": "user", "content": [{"type": "text", "text": "What is it?"},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}]}]});
+    let refused = ask("large", &image);
+    assert_eq!(refused.status, 400, "{refused:?}");
+    is_clean("an image", &refused.body);
+    // After the loads that failed.
+    for route in ["/v1/models", "/models", "/props", "/metrics", "/engine/status"] {
+        let reply = server.ask("GET", route, b"");
+        assert_eq!(reply.status, 200);
+        is_clean(route, &reply.body);
+    }
+    let status = server.get("/engine/status");
+    assert!(status["pid"].is_null() && status["models"][0]["path"].is_null(), "{status}");
+    let list = server.get("/v1/models");
+    let half = list["data"].as_array().unwrap().iter().find(|model| model["id"] == "half").unwrap();
+    let why = half["status"]["error"].as_str().unwrap();
+    assert!(why.starts_with("half: ") && why.contains("incomplete"), "{why}");
+    assert!(half["path"].is_null() && half["duet"]["path"].is_null(), "{half}");
+    let mut stream = server.connect();
+    let token = format!("Bearer {TOKEN}");
+    stream.write_all(&request("GET", "/models/sse", &[("authorization", &token)], b"")).unwrap();
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    while !line.contains("\"models\"") {
+        line.clear();
+        assert!(reader.read_line(&mut line).unwrap() > 0, "the stream ended early");
+    }
+    is_clean("events", &line);
+}
+
+#[test]
 fn an_answer_is_as_long_as_is_allowed() {
     let server = Server::with(&[], "[serve.limits]\nmax_tokens = 7\n");
     let count = |more: Value| {

@@ -17,6 +17,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use std::convert::Infallible;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// A comment this often tells the client that the engine lives.
@@ -60,21 +61,30 @@ fn describe(host: &Host, outlook: &Outlook, entry: &Entry) -> Value {
         }),
         ModelState::Failed(error) => failed(&error.message),
         ModelState::Unloaded => match entry.unusable() {
-            Some(problem) => failed(&problem),
+            Some(problem) => failed(&host.told(&entry.id, &files(entry), problem)),
             None => json!({"value": "unloaded"}),
         },
     };
-    json!({
+    let mut described = json!({
         "id": entry.id,
         "object": "model",
         "owned_by": "duet",
         "created": 0,
-        "path": entry.path,
         "status": status,
         "architecture": {"input_modalities": ["text"], "output_modalities": [output(entry)]},
         "meta": meta,
         "duet": ours(host, outlook, entry, &state),
-    })
+    });
+    if !host.terms().ids_only {
+        described["path"] = json!(entry.path);
+        described["duet"]["path"] = json!(entry.path);
+    }
+    described
+}
+
+/// All the paths a message about a model may name.
+fn files(entry: &Entry) -> Vec<&Path> {
+    std::iter::once(&entry.path).chain(&entry.aliases).map(PathBuf::as_path).collect()
 }
 
 /// What llama-server has no field for: how a model is held, what it takes, and whether it would fit.
@@ -84,7 +94,6 @@ fn ours(host: &Host, outlook: &Outlook, entry: &Entry, state: &ModelState) -> Va
     let mut value = json!({
         "builtin": entry.is_builtin,
         "quantisation": card.quantisation,
-        "path": entry.path,
         "pinned": wish.pinned,
         "keep_alive": wish.keep_alive,
         "expires_s": null,
