@@ -49,6 +49,9 @@ const QUARANTINE_AFTER: usize = 3;
 pub struct Terms {
     /// Whether models go by id alone: no path is taken from a request, none is told.
     pub ids_only: bool,
+    /// Whether requests may pin and unload models, change how long they stay and with which context, forget
+    /// sessions, and try again what ended the engine again and again.
+    pub manages: bool,
     /// Whether a conversation may name a session, and so be kept on disk.
     pub sessions: bool,
     /// Whether a request may bring a grammar or a JSON schema.
@@ -59,7 +62,7 @@ pub struct Terms {
 
 impl Default for Terms {
     fn default() -> Self {
-        Self { ids_only: false, sessions: true, grammars: true, max_tokens: None }
+        Self { ids_only: false, manages: true, sessions: true, grammars: true, max_tokens: None }
     }
 }
 
@@ -542,9 +545,13 @@ impl Host {
         if deaths < QUARANTINE_AFTER {
             return Ok(());
         }
-        let message = format!(
-            "`{id}` ended the engine {deaths} times in ten minutes and is left alone. Choose it again with /model to try once more"
-        );
+        let next = if self.terms().manages {
+            "Choose it again with /model to try once more"
+        } else {
+            "Try again in ten minutes, or choose another"
+        };
+        let message =
+            format!("`{id}` ended the engine {deaths} times in ten minutes and is left alone. {next}");
         Err(GenError::new(GenErrorKind::Model, message))
     }
 

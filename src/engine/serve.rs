@@ -103,6 +103,7 @@ async fn serve(
     .map_err(|error| AppError::new(Exit::Error, error))?;
     host.restrict(Terms {
         ids_only: true,
+        manages: settings.allow_manage,
         sessions: false,
         grammars: settings.allow_grammar,
         max_tokens: Some(settings.limits.max_tokens),

@@ -72,6 +72,77 @@ fn conversations_of_clients_stay_in_memory() {
     assert_eq!(files(&server.dir().join("cache/kv-serve")), [""; 0]);
 }
 
+/// The model ended the server three times just now.
+fn is_deadly(server: &Server, model: &str) -> std::path::PathBuf {
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_millis();
+    let file = server.dir().join("run/serve/engine.deaths");
+    std::fs::write(&file, format!("{now} {model}\n").repeat(3)).unwrap();
+    file
+}
+
+const MANAGING: [(&str, &str); 8] = [
+    ("/models/pin", r#"{"model":"builtin","pinned":true}"#),
+    ("/models/keep_alive", r#"{"model":"builtin","seconds":-1}"#),
+    ("/models/load", r#"{"model":"builtin","pin":true}"#),
+    ("/models/load", r#"{"model":"builtin","pin":false}"#),
+    ("/models/load", r#"{"model":"builtin","keep_alive":0}"#),
+    ("/models/load", r#"{"model":"builtin","context":512}"#),
+    ("/engine/forget", r#"{"session":"x"}"#),
+    ("/models/unload", r#"{"model":"builtin"}"#),
+];
+
+#[test]
+fn clients_do_not_manage_models() {
+    let server = Server::start();
+    let post = |route: &str, body: &str| server.ask("POST", route, body.as_bytes());
+    let plain = r#"{"model":"builtin"}"#;
+    assert_eq!(post("/models/load", plain).status, 200);
+    wait_until("it is resident", || model(&server)["id"] == "builtin");
+    let before = model(&server);
+    for (route, body) in MANAGING {
+        let reply = post(route, body);
+        assert!(
+            reply.status == 403 && reply.message().contains("--allow-manage"),
+            "{route} {body}: {reply:?}"
+        );
+        assert_eq!(reply.json()["error"]["type"], "permission_error");
+    }
+    for field in ["pinned", "keep_alive", "context", "load_ms"] {
+        assert_eq!(model(&server)[field], before[field], "{field}");
+    }
+    let deaths = is_deadly(&server, "other");
+    std::fs::create_dir_all(server.dir().join("data/models")).unwrap();
+    let large = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/models/fixture-large.gguf");
+    std::fs::copy(large, server.dir().join("data/models/other.gguf")).unwrap();
+    let noted = std::fs::read_to_string(&deaths).unwrap();
+    for body in [r#"{"model":"other"}"#, r#"{"model":"other","restore":false}"#] {
+        let reply = post("/models/load", body);
+        assert!(reply.status == 500 && reply.message().contains("ten minutes"), "{reply:?}");
+        assert!(!reply.message().contains("/model "), "{reply:?}");
+    }
+    assert_eq!(std::fs::read_to_string(&deaths).unwrap(), noted, "nobody pardoned it");
+    assert_eq!(server.get("/v1/models/other")["status"]["value"], "unloaded");
+}
+
+#[test]
+fn clients_manage_models_where_that_is_allowed() {
+    for (flags, config) in [(&["--allow-manage"][..], ""), (&[], "[serve]\nmanage = true\n")] {
+        let server = Server::with(flags, config);
+        let post = |route: &str, body: &str| server.ask("POST", route, body.as_bytes());
+        let deaths = is_deadly(&server, "builtin");
+        assert_eq!(post("/models/load", r#"{"model":"builtin"}"#).status, 200);
+        assert_eq!(std::fs::read_to_string(&deaths).unwrap(), "", "it is given another chance");
+        wait_until("it is resident", || model(&server)["id"] == "builtin");
+        for (route, body) in MANAGING {
+            // What is asked for after a change of the context may have to load first.
+            wait_until("it is resident", || model(&server)["id"] == "builtin");
+            let reply = post(route, body);
+            assert_eq!(reply.status, 200, "{route} {body}: {reply:?}");
+        }
+        wait_until("it has left", || model(&server).is_null());
+    }
+}
+
 #[test]
 fn bodies_are_bounded() {
     let server = Server::start();

@@ -153,6 +153,7 @@ pub(super) async fn forget(
     State(host): State<Host>,
     bytes: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Failure> {
+    super::models::refuse_unless_managing(&host)?;
     let session = request::parse_session(&json_body(&body(bytes)?)?)
         .map_err(|error| Failure::bad_request(error.to_string()))?;
     // Models answer between two batches, and files are deleted.

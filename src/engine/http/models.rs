@@ -203,14 +203,30 @@ pub(super) async fn one(
     })
 }
 
+/// Refuses what changes things for all clients where that is not everybody's to do.
+pub(super) fn refuse_unless_managing(host: &Host) -> Result<(), Failure> {
+    if host.terms().manages {
+        return Ok(());
+    }
+    Err(Failure::new(
+        StatusCode::FORBIDDEN,
+        "permission_error",
+        "models are not managed from the network here\n\
+         start the server with `tui serve --allow-manage` where all clients are trusted",
+    ))
+}
+
 pub(super) async fn load(
     State(host): State<Host>,
     bytes: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Failure> {
     let asked = LoadRequest::parse(&json_body(&body(bytes)?)?).map_err(refused)?;
+    if asked.context.is_some() || asked.pin.is_some() || asked.keep_alive.is_some() {
+        refuse_unless_managing(&host)?;
+    }
     let (id, path) = resolve(&host, Some(&asked.model)).await?;
-    if asked.is_restored {
-        // A client that brings back what was resident must not start a crash loop.
+    if asked.is_restored || !host.terms().manages {
+        // A client that brings back what was resident must not start a crash loop, nor may just anybody.
         host.refuse_if_quarantined(&id)?;
     } else {
         supervisor::pardon(host.runtime_dir(), &id);
@@ -248,6 +264,7 @@ pub(super) async fn unload(
     State(host): State<Host>,
     bytes: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Failure> {
+    refuse_unless_managing(&host)?;
     let (id, _) = resolve(&host, Some(&named_model(&json_body(&body(bytes)?)?)?)).await?;
     if host.unload(&id) {
         Ok(axum::Json(json!({"success": true})).into_response())
@@ -261,6 +278,7 @@ pub(super) async fn pin(
     State(host): State<Host>,
     bytes: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Failure> {
+    refuse_unless_managing(&host)?;
     let (name, pinned) = request::parse_pin(&json_body(&body(bytes)?)?).map_err(refused)?;
     let (id, _) = resolve(&host, Some(&name)).await?;
     host.set_wish(&id, |wish| wish.pinned = pinned);
@@ -272,6 +290,7 @@ pub(super) async fn keep_alive(
     State(host): State<Host>,
     bytes: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Failure> {
+    refuse_unless_managing(&host)?;
     let (name, seconds) = request::parse_keep_alive(&json_body(&body(bytes)?)?).map_err(refused)?;
     let (id, _) = resolve(&host, Some(&name)).await?;
     host.set_wish(&id, |wish| wish.keep_alive = seconds);
