@@ -84,6 +84,9 @@ struct ServeFlags {
     /// Take grammars and JSON schemas from requests
     #[arg(long)]
     allow_grammar: bool,
+    /// Let every client pin, unload and otherwise manage models
+    #[arg(long)]
+    allow_manage: bool,
     /// Announce the server in the local network by mDNS
     #[arg(long)]
     announce: bool,
@@ -191,6 +194,7 @@ fn unit_arguments(flags: &ServeFlags, config_file: Option<&Path>) -> Result<Vec<
         ("--tls", flags.tls),
         ("--insecure", flags.insecure),
         ("--allow-grammar", flags.allow_grammar),
+        ("--allow-manage", flags.allow_manage),
         ("--announce", flags.announce),
         ("--verbose", flags.verbose),
     ] {
@@ -259,6 +263,7 @@ fn start(
         tls,
         token_file: flags.token_file.as_deref().map(absolute).transpose()?,
         allow_grammar: flags.allow_grammar,
+        allow_manage: flags.allow_manage || config.serve.manage,
         tell: flags.verbose,
         models: flags.models.iter().map(|dir| absolute(dir)).collect::<Result<_, _>>()?,
         restore: Vec::new(),
@@ -373,6 +378,7 @@ mod tests {
             tls_key: None,
             insecure,
             allow_grammar: false,
+            allow_manage: false,
             announce: false,
             pair,
             verbose: false,

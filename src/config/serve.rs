@@ -15,6 +15,9 @@ pub struct ServeConfig {
     pub names: Vec<String>,
     /// Web pages that may ask, as `https://chat.example`: what browsers send in `Origin`.
     pub origins: Vec<String>,
+    /// Whether every client may pin and unload models, change how long they stay and with which context, and
+    /// forget sessions, as with `--allow-manage`. Without it they may ask, and load models by their ids.
+    pub manage: bool,
     /// Certificates in PEM, the server's own first; together with `tls_key`. None: one made on first use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_cert: Option<PathBuf>,
@@ -31,6 +34,7 @@ impl Default for ServeConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 7411)),
             names: Vec::new(),
             origins: Vec::new(),
+            manage: false,
             tls_cert: None,
             tls_key: None,
             limits: ServeLimits::default(),

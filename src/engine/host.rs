@@ -10,6 +10,7 @@ mod forecast;
 mod load;
 mod registry;
 mod resident;
+mod told;
 mod wishes;
 
 pub use forecast::{Forecast, Outlook};
@@ -46,8 +47,13 @@ const QUARANTINE_AFTER: usize = 3;
 /// What requests may ask for. The default is what the private socket allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Terms {
-    /// Whether models go by id alone: no path is taken from a request.
+    /// Whether models go by id alone: no path is taken from a request, none is told.
     pub ids_only: bool,
+    /// Whether requests may pin and unload models, change how long they stay and with which context, forget
+    /// sessions, and try again what ended the engine again and again.
+    pub manages: bool,
+    /// Whether a conversation may name a session, and so be kept on disk.
+    pub sessions: bool,
     /// Whether a request may bring a grammar or a JSON schema.
     pub grammars: bool,
     /// Longest answer in tokens where a request names no length; none: as long as the context holds.
@@ -56,7 +62,7 @@ pub struct Terms {
 
 impl Default for Terms {
     fn default() -> Self {
-        Self { ids_only: false, grammars: true, max_tokens: None }
+        Self { ids_only: false, manages: true, sessions: true, grammars: true, max_tokens: None }
     }
 }
 
@@ -180,7 +186,8 @@ fn catalogue(config: &EngineConfig, paths: &Paths) -> Catalogue {
 }
 
 impl Host {
-    /// Starts llama.cpp and reads the catalogue.
+    /// Starts llama.cpp and reads the catalogue. The folder of `conversations` that left their slot is this
+    /// process's alone: another one's files would be taken for leftovers.
     ///
     /// # Errors
     /// When llama.cpp does not start.
@@ -190,6 +197,7 @@ impl Host {
         paths: &Paths,
         config_file: Option<&Path>,
         activity: Activity,
+        conversations: PathBuf,
     ) -> Result<Self, String> {
         let llama = Llama::start()?.with_pool(pool);
         Ok(Self {
@@ -198,7 +206,7 @@ impl Host {
                 llama,
                 catalogue: Mutex::new(catalogue(config, paths)),
                 cache: Cache::new(
-                    paths.cache.join("kv"),
+                    conversations,
                     cache::Limits { memory: config.cache_memory.0, disk: config.cache_disk.0 },
                 ),
                 gate: Gate::new(1),
@@ -459,9 +467,13 @@ impl Host {
         if deaths < QUARANTINE_AFTER {
             return Ok(());
         }
-        let message = format!(
-            "`{id}` ended the engine {deaths} times in ten minutes and is left alone. Choose it again with /model to try once more"
-        );
+        let next = if self.terms().manages {
+            "Choose it again with /model to try once more"
+        } else {
+            "Try again in ten minutes, or choose another"
+        };
+        let message =
+            format!("`{id}` ended the engine {deaths} times in ten minutes and is left alone. {next}");
         Err(GenError::new(GenErrorKind::Model, message))
     }
 
@@ -520,16 +532,27 @@ impl Inner {
     }
 
     /// The thread of a load has ended: it failed, was stopped, or the model was unloaded.
-    fn end_load(self: &Arc<Self>, id: &str, loading: &Arc<Loading>, served: Result<(), GenError>) {
+    fn end_load(
+        self: &Arc<Self>,
+        id: &str,
+        path: &Path,
+        loading: &Arc<Loading>,
+        served: Result<(), GenError>,
+    ) {
+        let host = Host { inner: Arc::clone(self) };
         let mut registry = lock(&self.registry);
         let mut changed = None;
         if matches!(registry.entries.get(id), Some(Entry::Loading(known)) if Arc::ptr_eq(known, loading)) {
             match served {
-                Err(error) if !loading.is_cancelled() => {
+                Err(mut error) if !loading.is_cancelled() => {
                     if error.kind == GenErrorKind::OutOfMemory {
                         changed = registry.take_back(id, loading);
                     }
                     tracing::warn!(model = %id, error = %error.message, "load failed");
+                    // A refusal names models by their ids, and numbers.
+                    if error.kind != GenErrorKind::OutOfMemory {
+                        error.message = host.told(id, &[path], error.message);
+                    }
                     registry.entries.insert(id.to_owned(), Entry::Failed(error));
                 }
                 _ => {
@@ -542,7 +565,6 @@ impl Inner {
             wishes::keep(&self.paths.runtime, &wishes);
         }
         self.bump();
-        let host = Host { inner: Arc::clone(self) };
         if host.answers() == 0 {
             host.record_activity();
         }

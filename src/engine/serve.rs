@@ -92,10 +92,19 @@ async fn serve(
     };
     let mut engine = config.engine.clone();
     engine.model_dirs.extend(settings.models.iter().cloned());
-    let host = Host::new(&engine, &config.pool, paths, config_file, Activity::open(&paths.runtime))
-        .map_err(|error| AppError::new(Exit::Error, error))?;
+    let host = Host::new(
+        &engine,
+        &config.pool,
+        paths,
+        config_file,
+        Activity::open(&paths.runtime),
+        paths.cache.join("kv-serve"),
+    )
+    .map_err(|error| AppError::new(Exit::Error, error))?;
     host.restrict(Terms {
         ids_only: true,
+        manages: settings.allow_manage,
+        sessions: false,
         grammars: settings.allow_grammar,
         max_tokens: Some(settings.limits.max_tokens),
     });

@@ -63,7 +63,7 @@ pub(super) async fn unload(host: &Host) {
 async fn serve(config: &Config, paths: &Paths, config_file: Option<&Path>) -> Result<Exit, AppError> {
     let path = paths.engine_socket();
     let activity = Activity::open(&paths.runtime);
-    let host = Host::new(&config.engine, &config.pool, paths, config_file, activity)
+    let host = Host::new(&config.engine, &config.pool, paths, config_file, activity, paths.cache.join("kv"))
         .map_err(|e| AppError::new(Exit::Error, e))?;
     let socket = Socket::bind(&path).map_err(|e| {
         AppError::new(Exit::Error, format!("engine: cannot listen on `{}`: {e}", path.display()))

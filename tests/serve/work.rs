@@ -49,6 +49,101 @@ fn an_openai_client_finds_what_it_needs() {
 }
 
 #[test]
+fn conversations_of_clients_stay_in_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    // What the engine of this machine is about to finish.
+    let kept = dir.path().join("cache/kv");
+    std::fs::create_dir_all(&kept).unwrap();
+    std::fs::write(kept.join("0123.new"), "half").unwrap();
+    let files = |folder: &std::path::Path| -> Vec<_> {
+        std::fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().file_name()).collect()
+    };
+    let mut server = Server::start_in(dir, &[], "", Some(TOKEN));
+    let long = json!({"duet_session": "of-a-client"});
+    let reply = server.chat(&asking("Count from 1 to 50", &long));
+    assert_eq!(reply.status, 200, "{reply:?}");
+    let tokens = reply.json()["usage"]["total_tokens"].as_u64().unwrap();
+    assert!(tokens >= 128, "{tokens}: long enough to be worth keeping");
+    // Another one in the same slot, and the end in good order: when sessions are written.
+    server.answer("Hello");
+    server.signal("TERM");
+    assert_eq!(server.wait(), 0);
+    assert_eq!(files(&kept), ["0123.new"], "the other one's folder is left alone");
+    assert_eq!(files(&server.dir().join("cache/kv-serve")), [""; 0]);
+}
+
+/// The model ended the server three times just now.
+fn is_deadly(server: &Server, model: &str) -> std::path::PathBuf {
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_millis();
+    let file = server.dir().join("run/serve/engine.deaths");
+    std::fs::write(&file, format!("{now} {model}\n").repeat(3)).unwrap();
+    file
+}
+
+const MANAGING: [(&str, &str); 8] = [
+    ("/models/pin", r#"{"model":"builtin","pinned":true}"#),
+    ("/models/keep_alive", r#"{"model":"builtin","seconds":-1}"#),
+    ("/models/load", r#"{"model":"builtin","pin":true}"#),
+    ("/models/load", r#"{"model":"builtin","pin":false}"#),
+    ("/models/load", r#"{"model":"builtin","keep_alive":0}"#),
+    ("/models/load", r#"{"model":"builtin","context":512}"#),
+    ("/engine/forget", r#"{"session":"x"}"#),
+    ("/models/unload", r#"{"model":"builtin"}"#),
+];
+
+#[test]
+fn clients_do_not_manage_models() {
+    let server = Server::start();
+    let post = |route: &str, body: &str| server.ask("POST", route, body.as_bytes());
+    let plain = r#"{"model":"builtin"}"#;
+    assert_eq!(post("/models/load", plain).status, 200);
+    wait_until("it is resident", || model(&server)["id"] == "builtin");
+    let before = model(&server);
+    for (route, body) in MANAGING {
+        let reply = post(route, body);
+        assert!(
+            reply.status == 403 && reply.message().contains("--allow-manage"),
+            "{route} {body}: {reply:?}"
+        );
+        assert_eq!(reply.json()["error"]["type"], "permission_error");
+    }
+    for field in ["pinned", "keep_alive", "context", "load_ms"] {
+        assert_eq!(model(&server)[field], before[field], "{field}");
+    }
+    let deaths = is_deadly(&server, "other");
+    std::fs::create_dir_all(server.dir().join("data/models")).unwrap();
+    let large = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/models/fixture-large.gguf");
+    std::fs::copy(large, server.dir().join("data/models/other.gguf")).unwrap();
+    let noted = std::fs::read_to_string(&deaths).unwrap();
+    for body in [r#"{"model":"other"}"#, r#"{"model":"other","restore":false}"#] {
+        let reply = post("/models/load", body);
+        assert!(reply.status == 500 && reply.message().contains("ten minutes"), "{reply:?}");
+        assert!(!reply.message().contains("/model "), "{reply:?}");
+    }
+    assert_eq!(std::fs::read_to_string(&deaths).unwrap(), noted, "nobody pardoned it");
+    assert_eq!(server.get("/v1/models/other")["status"]["value"], "unloaded");
+}
+
+#[test]
+fn clients_manage_models_where_that_is_allowed() {
+    for (flags, config) in [(&["--allow-manage"][..], ""), (&[], "[serve]\nmanage = true\n")] {
+        let server = Server::with(flags, config);
+        let post = |route: &str, body: &str| server.ask("POST", route, body.as_bytes());
+        let deaths = is_deadly(&server, "builtin");
+        assert_eq!(post("/models/load", r#"{"model":"builtin"}"#).status, 200);
+        assert_eq!(std::fs::read_to_string(&deaths).unwrap(), "", "it is given another chance");
+        wait_until("it is resident", || model(&server)["id"] == "builtin");
+        for (route, body) in MANAGING {
+            // What is asked for after a change of the context may have to load first.
+            wait_until("it is resident", || model(&server)["id"] == "builtin");
+            let reply = post(route, body);
+            assert_eq!(reply.status, 200, "{route} {body}: {reply:?}");
+        }
+        wait_until("it has left", || model(&server).is_null());
+    }
+}
+
+#[test]
 fn bodies_are_bounded() {
     let server = Server::start();
     let token = format!("Bearer {TOKEN}");
@@ -169,6 +264,79 @@ fn models_go_by_their_id_alone() {
         assert_eq!(server.ask("POST", "/models/load", body.as_bytes()).status, 404, "{name}");
     }
     assert_eq!(server.get("/v1/models")["data"].as_array().unwrap().len(), 2, "nothing was added");
+}
+
+#[test]
+fn no_folder_of_this_machine_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/models");
+    let shelf = dir.path().join("shelf");
+    std::fs::create_dir(&shelf).unwrap();
+    let large = std::fs::read(format!("{fixtures}/fixture-large.gguf")).unwrap();
+    std::fs::write(shelf.join("Large.gguf"), &large).unwrap();
+    std::fs::write(shelf.join("Half.gguf"), &large[..large.len() / 2]).unwrap();
+    // A link whose name says nothing of where it leads.
+    std::os::unix::fs::symlink(shelf.join("Half.gguf"), shelf.join("Link.gguf")).unwrap();
+    std::fs::write(shelf.join("Second-00002-of-00002.gguf"), &large).unwrap();
+    let home = dir.path().to_str().unwrap().to_owned();
+    let server = Server::start_in(dir, &["--models", shelf.to_str().unwrap()], "", Some(TOKEN));
+    let is_clean = |what: &str, body: &str| {
+        for place in [home.as_str(), env!("CARGO_MANIFEST_DIR"), "/shelf"] {
+            assert!(!body.contains(place), "{what} tells {place}: {body}");
+        }
+    };
+    let ask = |model: &str, more: &Value| {
+        let mut body = asking("Hello", &json!({"model": model}));
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        server.chat(&body)
+    };
+    assert_eq!(ask("large", &json!({})).status, 200);
+    let list = server.get("/v1/models");
+    let models = list["data"].as_array().unwrap();
+    assert!(models.len() >= 3, "{list}");
+    let ids: Vec<&str> = models.iter().map(|model| model["id"].as_str().unwrap()).collect();
+    let mut unusable = 0;
+    for id in &ids {
+        for route in [format!("/v1/models/{id}"), format!("/props?model={id}")] {
+            is_clean(&route, &server.ask("GET", &route, b"").body);
+        }
+        for body in [json!({}), json!({"stream": true})] {
+            let reply = ask(id, &body);
+            is_clean(id, &reply.body);
+            unusable += usize::from(reply.status != 200);
+        }
+        let body = json!({"model": id}).to_string();
+        is_clean(id, &server.ask("POST", "/models/load", body.as_bytes()).body);
+    }
+    assert!(unusable >= 1, "{ids:?}: some can't be used");
+    let image = json!({"messages": [{"role": "user", "content": [{"type": "text", "text": "What is it?"},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}]}]});
+    let refused = ask("large", &image);
+    assert_eq!(refused.status, 400, "{refused:?}");
+    is_clean("an image", &refused.body);
+    // After the loads that failed.
+    for route in ["/v1/models", "/models", "/props", "/metrics", "/engine/status"] {
+        let reply = server.ask("GET", route, b"");
+        assert_eq!(reply.status, 200);
+        is_clean(route, &reply.body);
+    }
+    let status = server.get("/engine/status");
+    assert!(status["pid"].is_null() && status["models"][0]["path"].is_null(), "{status}");
+    let list = server.get("/v1/models");
+    let half = list["data"].as_array().unwrap().iter().find(|model| model["id"] == "half").unwrap();
+    let why = half["status"]["error"].as_str().unwrap();
+    assert!(why.starts_with("half: ") && why.contains("incomplete"), "{why}");
+    assert!(half["path"].is_null() && half["duet"]["path"].is_null(), "{half}");
+    let mut stream = server.connect();
+    let token = format!("Bearer {TOKEN}");
+    stream.write_all(&request("GET", "/models/sse", &[("authorization", &token)], b"")).unwrap();
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    while !line.contains("\"models\"") {
+        line.clear();
+        assert!(reader.read_line(&mut line).unwrap() > 0, "the stream ended early");
+    }
+    is_clean("events", &line);
 }
 
 #[test]

@@ -205,7 +205,14 @@ impl Server {
 
     /// The process that does the work.
     pub(crate) fn worker(&self) -> u32 {
-        self.get("/engine/status")["pid"].as_u64().unwrap().try_into().unwrap()
+        let keeper = self.child.id().to_string();
+        let mut worker = None;
+        wait_until("there is a worker", || {
+            let output = Command::new("pgrep").args(["-P", &keeper]).output().unwrap();
+            worker = String::from_utf8_lossy(&output.stdout).trim().parse().ok();
+            worker.is_some()
+        });
+        worker.unwrap()
     }
 
     pub(crate) fn signal(&self, name: &str) {

@@ -90,7 +90,7 @@ impl Host {
                     format!("the engine failed while it loaded `{thread_id}`; its log has more. Retry");
                 Err(GenError::new(GenErrorKind::Model, message))
             });
-            inner.end_load(&thread_id, &loading, served);
+            inner.end_load(&thread_id, &path, &loading, served);
             llama::return_memory();
         });
         if let Err(error) = spawned {

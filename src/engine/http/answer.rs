@@ -116,10 +116,11 @@ impl Answer {
                         State::Loaded(resident) => {
                             self.load_ms = self.question.arrived.elapsed().as_secs_f64() * 1000.0;
                             let request = Arc::clone(&self.question.request);
-                            let started = match prepare(Arc::clone(&resident), request).await {
-                                Ok(prepared) => self.start(resident, prepared),
-                                Err(failure) => Err(failure),
-                            };
+                            let started =
+                                match prepare(self.host.clone(), Arc::clone(&resident), request).await {
+                                    Ok(prepared) => self.start(resident, prepared),
+                                    Err(failure) => Err(failure),
+                                };
                             if let Err(failure) = started {
                                 self.phase = Phase::Ended;
                                 return Some(Step::Failed(failure));

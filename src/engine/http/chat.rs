@@ -60,6 +60,9 @@ fn on_terms(mut request: ChatRequest, terms: Terms) -> Result<ChatRequest, Failu
              start the server with `tui serve --allow-grammar` where all clients are trusted",
         ));
     }
+    if !terms.sessions {
+        request.generation.session = None;
+    }
     request.generation.max_tokens = request.generation.max_tokens.or(terms.max_tokens);
     Ok(request)
 }
@@ -118,7 +121,7 @@ async fn refuse_unless_chat(host: &Host, id: &str) -> Result<(), Failure> {
 }
 
 /// Refuses images where nothing could look at them, before a model is loaded for nothing.
-fn refuse_images(images: &[Image], id: &str, path: &std::path::Path) -> Result<(), Failure> {
+fn refuse_images(host: &Host, images: &[Image], id: &str, path: &std::path::Path) -> Result<(), Failure> {
     if images.is_empty() {
         return Ok(());
     }
@@ -127,8 +130,11 @@ fn refuse_images(images: &[Image], id: &str, path: &std::path::Path) -> Result<(
         if super::super::vision::projector(path).is_some() {
             return Ok(());
         }
-        let folder = path.parent().unwrap_or(path).display();
-        format!("`{id}` can't see: there is no projector for it. Put its mmproj file into {folder}")
+        let place = match path.parent() {
+            Some(folder) if !host.terms().ids_only => format!("into {}", folder.display()),
+            _ => "beside it, on the server".to_owned(),
+        };
+        format!("`{id}` can't see: there is no projector for it. Put its mmproj file {place}")
     } else {
         "this program was built without image input. Build it with --features mtmd, or leave the image out"
             .to_owned()
@@ -146,7 +152,11 @@ pub(super) struct Prepared {
 }
 
 /// Renders and tokenises, off the HTTP thread: a long prompt takes a while.
-pub(super) async fn prepare(resident: Arc<Resident>, request: Arc<ChatRequest>) -> Result<Prepared, Failure> {
+pub(super) async fn prepare(
+    host: Host,
+    resident: Arc<Resident>,
+    request: Arc<ChatRequest>,
+) -> Result<Prepared, Failure> {
     let work = move || {
         let rendered = render(&resident, &request.messages, &request.render)?;
         #[cfg(feature = "mtmd")]
@@ -154,9 +164,12 @@ pub(super) async fn prepare(resident: Arc<Resident>, request: Arc<ChatRequest>) 
             (prompt::tokenize(&resident.model, &rendered.segments), Vec::new())
         } else {
             let refused = |message: String| Failure::new(StatusCode::BAD_REQUEST, "image_error", message);
-            let eyes = resident.eyes().map_err(refused)?;
+            let told = |message| refused(host.told(&resident.id, &[&resident.path], message));
+            let eyes = resident.eyes().map_err(told)?;
             eyes.prompt(&rendered.segments, &request.images).map_err(refused)?
         };
+        #[cfg(not(feature = "mtmd"))]
+        drop(host);
         #[cfg(not(feature = "mtmd"))]
         let prompt = prompt::tokenize(&resident.model, &rendered.segments);
         let context = resident.options.context as usize;
@@ -285,7 +298,7 @@ pub(super) async fn completions(
     let request = Arc::new(on_terms(chat_request(&body(bytes)?)?, host.terms())?);
     let (id, path) = resolve(&host, request.model.as_deref()).await?;
     refuse_unless_chat(&host, &id).await?;
-    refuse_images(&request.images, &id, &path)?;
+    refuse_images(&host, &request.images, &id, &path)?;
     let question = Question { request: Arc::clone(&request), id, path, arrived: Instant::now() };
     // Before anybody looks whether it is resident: it is not sent away from now on.
     let mut lease = host.lease(&question.id);
@@ -295,7 +308,7 @@ pub(super) async fn completions(
     // With the model at hand, what is wrong with a request is said by the status.
     let answer = match state {
         ModelState::Loaded(resident) => {
-            let prepared = prepare(Arc::clone(&resident), Arc::clone(&request)).await?;
+            let prepared = prepare(host.clone(), Arc::clone(&resident), Arc::clone(&request)).await?;
             answer.running(resident, prepared)?
         }
         ModelState::Loading(_) | ModelState::Unloaded | ModelState::Failed(_) => answer,

@@ -34,7 +34,10 @@ pub(super) async fn props(
         .into_response());
     };
     let (id, path) = resolve(&host, Some(name)).await?;
-    let mut props = json!({"model_path": path, "model_alias": id, "is_sleeping": false});
+    let mut props = json!({"model_alias": id, "is_sleeping": false});
+    if !host.terms().ids_only {
+        props["model_path"] = json!(path);
+    }
     if let (ModelState::Loaded(resident), Some(object)) = (host.state(&id), props.as_object_mut()) {
         object.insert("total_slots".to_owned(), resident.options.slots.into());
         object.insert("chat_template".to_owned(), resident.template.source().into());
@@ -76,15 +79,15 @@ pub(super) async fn status(State(host): State<Host>) -> Result<Response, Failure
 }
 
 fn describe(host: &Host) -> Value {
+    let is_private = !host.terms().ids_only;
     let models: Vec<Value> = host
         .residents()
         .iter()
         .map(|resident| {
             let counters = resident.stats.read();
             let hold = host.hold(resident);
-            json!({
+            let mut model = json!({
                 "id": resident.id,
-                "path": resident.path,
                 "state": "loaded",
                 "bytes": resident.held.footprint.totals(),
                 "device_bytes": resident.held.footprint.shares,
@@ -102,20 +105,27 @@ fn describe(host: &Host) -> Value {
                 "load_ms": resident.load_ms,
                 "prefill_tokens_per_s": counters.prefill_rate,
                 "decode_tokens_per_s": counters.decode_rate,
-            })
+            });
+            if is_private {
+                model["path"] = json!(resident.path);
+            }
+            model
         })
         .collect();
     let (in_memory, on_disk) = host.cache().used();
-    json!({
+    let mut status = json!({
         "version": crate::VERSION,
-        "pid": std::process::id(),
         "uptime_s": host.uptime(),
         "devices": devices(host),
         "models": models,
         "cache": {"memory_bytes": in_memory, "disk_bytes": on_disk},
         "queue": host.answers(),
         "evictions": host.evictions(),
-    })
+    });
+    if is_private {
+        status["pid"] = json!(std::process::id());
+    }
+    status
 }
 
 /// All devices; those that models can be put on have a budget.
@@ -143,6 +153,7 @@ pub(super) async fn forget(
     State(host): State<Host>,
     bytes: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Failure> {
+    super::models::refuse_unless_managing(&host)?;
     let session = request::parse_session(&json_body(&body(bytes)?)?)
         .map_err(|error| Failure::bad_request(error.to_string()))?;
     // Models answer between two batches, and files are deleted.

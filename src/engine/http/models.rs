@@ -17,6 +17,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use std::convert::Infallible;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// A comment this often tells the client that the engine lives.
@@ -60,21 +61,30 @@ fn describe(host: &Host, outlook: &Outlook, entry: &Entry) -> Value {
         }),
         ModelState::Failed(error) => failed(&error.message),
         ModelState::Unloaded => match entry.unusable() {
-            Some(problem) => failed(&problem),
+            Some(problem) => failed(&host.told(&entry.id, &files(entry), problem)),
             None => json!({"value": "unloaded"}),
         },
     };
-    json!({
+    let mut described = json!({
         "id": entry.id,
         "object": "model",
         "owned_by": "duet",
         "created": 0,
-        "path": entry.path,
         "status": status,
         "architecture": {"input_modalities": ["text"], "output_modalities": [output(entry)]},
         "meta": meta,
         "duet": ours(host, outlook, entry, &state),
-    })
+    });
+    if !host.terms().ids_only {
+        described["path"] = json!(entry.path);
+        described["duet"]["path"] = json!(entry.path);
+    }
+    described
+}
+
+/// All the paths a message about a model may name.
+fn files(entry: &Entry) -> Vec<&Path> {
+    std::iter::once(&entry.path).chain(&entry.aliases).map(PathBuf::as_path).collect()
 }
 
 /// What llama-server has no field for: how a model is held, what it takes, and whether it would fit.
@@ -84,7 +94,6 @@ fn ours(host: &Host, outlook: &Outlook, entry: &Entry, state: &ModelState) -> Va
     let mut value = json!({
         "builtin": entry.is_builtin,
         "quantisation": card.quantisation,
-        "path": entry.path,
         "pinned": wish.pinned,
         "keep_alive": wish.keep_alive,
         "expires_s": null,
@@ -194,14 +203,30 @@ pub(super) async fn one(
     })
 }
 
+/// Refuses what changes things for all clients where that is not everybody's to do.
+pub(super) fn refuse_unless_managing(host: &Host) -> Result<(), Failure> {
+    if host.terms().manages {
+        return Ok(());
+    }
+    Err(Failure::new(
+        StatusCode::FORBIDDEN,
+        "permission_error",
+        "models are not managed from the network here\n\
+         start the server with `tui serve --allow-manage` where all clients are trusted",
+    ))
+}
+
 pub(super) async fn load(
     State(host): State<Host>,
     bytes: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Failure> {
     let asked = LoadRequest::parse(&json_body(&body(bytes)?)?).map_err(refused)?;
+    if asked.context.is_some() || asked.pin.is_some() || asked.keep_alive.is_some() {
+        refuse_unless_managing(&host)?;
+    }
     let (id, path) = resolve(&host, Some(&asked.model)).await?;
-    if asked.is_restored {
-        // A client that brings back what was resident must not start a crash loop.
+    if asked.is_restored || !host.terms().manages {
+        // A client that brings back what was resident must not start a crash loop, nor may just anybody.
         host.refuse_if_quarantined(&id)?;
     } else {
         supervisor::pardon(host.runtime_dir(), &id);
@@ -241,6 +266,7 @@ pub(super) async fn unload(
     State(host): State<Host>,
     bytes: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Failure> {
+    refuse_unless_managing(&host)?;
     let (id, _) = resolve(&host, Some(&named_model(&json_body(&body(bytes)?)?)?)).await?;
     if host.unload(&id) {
         Ok(axum::Json(json!({"success": true})).into_response())
@@ -254,6 +280,7 @@ pub(super) async fn pin(
     State(host): State<Host>,
     bytes: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Failure> {
+    refuse_unless_managing(&host)?;
     let (name, pinned) = request::parse_pin(&json_body(&body(bytes)?)?).map_err(refused)?;
     let (id, _) = resolve(&host, Some(&name)).await?;
     host.set_wish(&id, |wish| wish.pinned = pinned);
@@ -265,6 +292,7 @@ pub(super) async fn keep_alive(
     State(host): State<Host>,
     bytes: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Failure> {
+    refuse_unless_managing(&host)?;
     let (name, seconds) = request::parse_keep_alive(&json_body(&body(bytes)?)?).map_err(refused)?;
     let (id, _) = resolve(&host, Some(&name)).await?;
     host.set_wish(&id, |wish| wish.keep_alive = seconds);

@@ -22,6 +22,8 @@ pub struct Settings {
     pub token_file: Option<PathBuf>,
     /// Whether requests may bring grammars and JSON schemas.
     pub allow_grammar: bool,
+    /// Whether requests may pin, unload and otherwise manage models.
+    pub allow_manage: bool,
     /// Whether each request is told of on stderr.
     pub tell: bool,
     /// Folders with models, beside the configured ones.
