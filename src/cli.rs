@@ -112,6 +112,9 @@ fn usage(error: &clap::Error) -> AppError {
     if let Some(message) = wrong_value(error) {
         return AppError::new(Exit::Usage, message).hint("`tui --help` shows everything there is");
     }
+    if let Some(error) = lacks(error) {
+        return error;
+    }
     let text = error.render().to_string();
     let mut lines = text
         .lines()
@@ -136,6 +139,32 @@ fn usage(error: &clap::Error) -> AppError {
         _ => rest.join(" "),
     };
     AppError::new(Exit::Usage, message).hint(hint)
+}
+
+/// A subcommand without its argument, as `tui models load`, or a flag without the one it needs.
+fn lacks(error: &clap::Error) -> Option<AppError> {
+    use clap::error::{ContextKind, ContextValue, ErrorKind};
+    if error.kind() != ErrorKind::MissingRequiredArgument {
+        return None;
+    }
+    let Some(ContextValue::Strings(missing)) = error.get(ContextKind::InvalidArg) else { return None };
+    let first = missing.first()?;
+    let text = error.render().to_string();
+    let usage = text.lines().find_map(|line| line.trim().strip_prefix("Usage: "))?;
+    let words: Vec<&str> = usage.split(' ').take_while(|word| !word.starts_with(['<', '[', '-'])).collect();
+    let (last, before) = words.split_last()?;
+    let help = format!("`{} --help` shows how", words.join(" "));
+    let Some(what) = first.strip_prefix('<').and_then(|what| what.strip_suffix('>')) else {
+        // A flag that another one needs.
+        return Some(AppError::new(Exit::Usage, format!("{first} is missing")).hint(help));
+    };
+    let what = what.to_lowercase();
+    let article = if what.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
+    let hint = match before {
+        [_, list @ ("models" | "sessions")] => format!("`tui {list}` shows those there are"),
+        _ => help,
+    };
+    Some(AppError::new(Exit::Usage, format!("{last} needs {article} {what}")).hint(hint))
 }
 
 /// What our own readers of values say, after the flag's name: they give whole sentences.

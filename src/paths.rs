@@ -4,6 +4,9 @@ use crate::error::{AppError, Exit};
 use directories::ProjectDirs;
 use std::path::{Path, PathBuf};
 
+/// The variables that move a folder of [`Paths`].
+pub const OVERRIDES: [&str; 4] = ["DUET_CONFIG_DIR", "DUET_DATA_DIR", "DUET_CACHE_DIR", "DUET_RUNTIME_DIR"];
+
 /// The folders of the program. Nothing is created until it is needed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Paths {

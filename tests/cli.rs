@@ -149,6 +149,9 @@ fn wrong_arguments_are_two_lines_and_exit_2() {
         (&["  "], "nothing to ask"),
         (&[], "nothing to ask"),
         (&["--on", "nowhere", "hi"], "nowhere"),
+        (&["models", "load"], "load needs a model\nhint: `tui models` shows"),
+        (&["models", "unload", "--on", "x"], "unload needs a model\n"),
+        (&["sessions", "show"], "show needs an id\nhint: `tui sessions` shows"),
     ] {
         home.run(args).refused(2, message);
     }
@@ -189,6 +192,8 @@ fn help_and_version() {
         assert!(run.code == 0 && run.out.contains("Usage: tui") && run.err.is_empty(), "{run:?}");
     }
     assert!(home.run(["--help"]).out.contains("Examples:"));
+    let help = home.run(["models", "--help"]).out;
+    assert!(help.contains("Everywhere:\n      --config") && !help.contains("Sampling"), "{help}");
     assert_eq!(home.run(["--version"]).out, format!("tui {}\n", duet::VERSION));
 }
 

@@ -34,7 +34,7 @@ pub(super) struct Cli {
     #[command(flatten)]
     pub(super) ask: AskArgs,
     /// Configuration file to use instead of the usual one
-    #[arg(long, value_name = "FILE", global = true)]
+    #[arg(long, value_name = "FILE", global = true, help_heading = "Everywhere")]
     pub(super) config: Option<PathBuf>,
     #[command(subcommand)]
     pub(super) command: Option<Command>,

@@ -6,7 +6,9 @@ mod unit;
 
 use super::out;
 use crate::config::Config;
-use crate::engine::serve::{self, Folder, Identity, Settings, TOKEN_VARIABLE, Tokens, keeper, pairing};
+use crate::engine::serve::{
+    self, Folder, Identity, Running, Settings, TOKEN_VARIABLE, Tokens, keeper, pairing,
+};
 use crate::error::{AppError, Exit};
 use crate::paths::Paths;
 use clap::{Args, Subcommand};
@@ -121,10 +123,7 @@ pub(super) fn run(
         }
         Some(ServeCommand::Token { command }) => token(command, &Tokens::new(Folder::open(&paths.data)?)),
         None => match arguments.flags.print_unit {
-            Some(kind) => {
-                out::answer(&unit::print(kind, &unit_arguments(&arguments.flags, config_file)?)?);
-                Ok(Exit::Ok)
-            }
+            Some(kind) => print_unit(kind, arguments.flags, config, paths, config_file),
             None => {
                 crate::logging::start(&paths.logs(), "serve");
                 start(&arguments.flags, config, paths, &server_paths, config_file)
@@ -161,6 +160,37 @@ fn token(command: TokenCommand, tokens: &Tokens) -> Result<Exit, AppError> {
         }
     }
     Ok(Exit::Ok)
+}
+
+/// Prints a unit for what could be started like this, without what only this shell knows.
+fn print_unit(
+    kind: Unit,
+    mut flags: ServeFlags,
+    config: &Config,
+    paths: &Paths,
+    config_file: Option<&Path>,
+) -> Result<Exit, AppError> {
+    // A pairing is for one time; the TLS it turns on is not.
+    flags.tls |= flags.pair;
+    flags.pair = false;
+    // A token of this shell's environment does not go with the unit: others may read it.
+    let asked = Asked::check(&flags, config, &Tokens::new(Folder::open(&paths.data)?), None)?;
+    if let Some((cert, key)) = asked.tls_files.filter(|_| asked.wants_tls) {
+        Identity::load(&cert, &key)?;
+    }
+    if !asked.has_token {
+        out::note("there is no token yet; make one before the unit starts: `tui serve token add NAME`");
+    }
+    out::answer(&unit::print(kind, &unit_arguments(&flags, config_file)?, &overrides()?)?);
+    Ok(Exit::Ok)
+}
+
+/// Folders that are elsewhere by a variable, with absolute paths.
+fn overrides() -> Result<Vec<(String, String)>, AppError> {
+    let all = crate::paths::OVERRIDES.into_iter();
+    all.filter_map(|name| Some((name, crate::paths::folder_in(name)?)))
+        .map(|(name, dir)| Ok((name.to_owned(), absolute(&dir)?.display().to_string())))
+        .collect()
 }
 
 /// The flags again, for a unit: paths made absolute, what is for one time only left out.
@@ -205,6 +235,39 @@ fn unit_arguments(flags: &ServeFlags, config_file: Option<&Path>) -> Result<Vec<
     Ok(all)
 }
 
+/// What a start was asked for, once that is known to be safe.
+struct Asked {
+    listen: SocketAddr,
+    has_token: bool,
+    wants_tls: bool,
+    /// The certificate and the key given; none: our own.
+    tls_files: Option<(PathBuf, PathBuf)>,
+}
+
+impl Asked {
+    fn check(
+        flags: &ServeFlags,
+        config: &Config,
+        tokens: &Tokens,
+        variable: Option<&str>,
+    ) -> Result<Self, AppError> {
+        let listen = flags.listen.unwrap_or(config.serve.listen);
+        let given = serve::given(flags.token_file.as_deref(), variable)?;
+        let has_token = !given.is_empty() || !tokens.list()?.is_empty();
+        let tls_files = match (&flags.tls_cert, &flags.tls_key) {
+            (Some(cert), Some(key)) => Some((absolute(cert)?, absolute(key)?)),
+            _ => config.serve.tls_cert.clone().zip(config.serve.tls_key.clone()),
+        };
+        let wants_tls = flags.tls || flags.pair || (tls_files.is_some() && !flags.insecure);
+        is_safe(listen, flags, has_token, wants_tls)?;
+        if let Some(dir) = flags.models.iter().find(|dir| !dir.is_dir()) {
+            return Err(AppError::new(Exit::Usage, format!("--models {}: no such folder", dir.display()))
+                .hint("name a folder that holds GGUF files"));
+        }
+        Ok(Self { listen, has_token, wants_tls, tls_files })
+    }
+}
+
 fn start(
     flags: &ServeFlags,
     config: &Config,
@@ -212,22 +275,15 @@ fn start(
     server_paths: &Paths,
     config_file: Option<&Path>,
 ) -> Result<Exit, AppError> {
-    let listen = flags.listen.unwrap_or(config.serve.listen);
     let folder = Folder::open(&paths.data)?;
     let tokens = Tokens::new(folder.clone());
     let variable = std::env::var(TOKEN_VARIABLE).ok();
-    let given = serve::given(flags.token_file.as_deref(), variable.as_deref())?;
-    let has_token = !given.is_empty() || !tokens.list()?.is_empty();
-    let tls_files = match (&flags.tls_cert, &flags.tls_key) {
-        (Some(cert), Some(key)) => Some((absolute(cert)?, absolute(key)?)),
-        _ => config.serve.tls_cert.clone().zip(config.serve.tls_key.clone()),
+    let Asked { listen, has_token, wants_tls, tls_files } =
+        Asked::check(flags, config, &tokens, variable.as_deref())?;
+    // Before a certificate is made: that of a server that runs stays as it is.
+    let Some(only) = keeper::Only::here(server_paths)? else {
+        return beside_a_running_one(flags, server_paths, &folder);
     };
-    let wants_tls = flags.tls || flags.pair || (tls_files.is_some() && !flags.insecure);
-    is_safe(listen, flags, has_token, wants_tls)?;
-    if let Some(dir) = flags.models.iter().find(|dir| !dir.is_dir()) {
-        return Err(AppError::new(Exit::Usage, format!("--models {}: no such folder", dir.display()))
-            .hint("name a folder that holds GGUF files"));
-    }
     let tls = match (wants_tls, tls_files) {
         (false, _) => None,
         (true, Some(files)) => Some(files),
@@ -236,14 +292,12 @@ fn start(
     // Read before anything is promised.
     let identity = tls.as_ref().map(|(cert, key)| Identity::load(cert, key)).transpose()?;
     let fingerprint = identity.as_ref().map(|identity| identity.fingerprint.as_str());
-    let Some(only) = keeper::Only::here(server_paths)? else {
-        return beside_a_running_one(flags, listen, &folder, fingerprint);
-    };
     let listener = TcpListener::bind(listen).map_err(|error| {
         AppError::new(Exit::Error, format!("serve: cannot listen on {listen}: {error}"))
             .hint("choose another with --listen ADDRESS:PORT")
     })?;
     let listen = listener.local_addr().unwrap_or(listen);
+    let _recorded = Running::here(listen, fingerprint).record(server_paths)?;
     if !has_token && !flags.pair {
         first_token(&tokens)?;
     }
@@ -298,18 +352,21 @@ fn is_safe(listen: SocketAddr, flags: &ServeFlags, has_token: bool, has_tls: boo
 }
 
 /// A server runs already: it takes a new pairing, and nothing else.
-fn beside_a_running_one(
-    flags: &ServeFlags,
-    listen: SocketAddr,
-    folder: &Folder,
-    fingerprint: Option<&str>,
-) -> Result<Exit, AppError> {
+fn beside_a_running_one(flags: &ServeFlags, paths: &Paths, folder: &Folder) -> Result<Exit, AppError> {
     if !flags.pair {
         return Err(AppError::new(Exit::Error, "serve: another server of yours runs already")
             .hint("stop it first; `tui serve --pair` makes a pairing for it"));
     }
-    pair(listen, folder, fingerprint)?;
-    out::note("the server that runs takes it, if it listens there with --tls");
+    let Some(running) = Running::read(paths) else {
+        return Err(AppError::new(Exit::Error, "serve: another server of yours is starting or ending")
+            .hint("try again in a moment"));
+    };
+    if running.fingerprint.is_none() {
+        let what = format!("serve: your server on {} speaks plain HTTP; a pairing needs TLS", running.listen);
+        return Err(AppError::new(Exit::Usage, what).hint("stop it, then start it again with --tls"));
+    }
+    out::note(&format!("for the server that runs on {}", running.listen));
+    pair(running.listen, folder, running.fingerprint.as_deref())?;
     Ok(Exit::Ok)
 }
 

@@ -13,12 +13,14 @@ pub mod keeper;
 mod listener;
 mod outgoing;
 pub mod pairing;
+mod running;
 mod settings;
 mod stall;
 mod tokens;
 
 pub use folder::Folder;
 pub use identity::{Identity, own_files};
+pub use running::{Recorded, Running};
 pub use settings::Settings;
 pub use tokens::{Known, Secret, TOKEN_VARIABLE, Tokens, given};
 
@@ -40,6 +42,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
+/// How long the person's terminal has to take that it ends.
+const FIRST_WORD: Duration = Duration::from_secs(1);
 /// How long cut answers have to send their last words.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -147,6 +151,17 @@ async fn restore(host: &Host, ids: &[String]) {
     }
 }
 
+/// A line on stdout, which the keeper has led to the person. A terminal that is held does not hold the end.
+async fn say(line: String) {
+    use std::io::Write;
+    let (done, is_done) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let _ = writeln!(std::io::stdout(), "{line}");
+        let _ = done.send(());
+    });
+    let _ = tokio::time::timeout(FIRST_WORD, is_done).await;
+}
+
 /// Waits for a signal, then lets running answers finish for a while. A second signal cuts them.
 async fn end(host: &Host, tell: &watch::Sender<Ending>, limits: ServeLimits) {
     use tokio::signal::unix::{SignalKind, signal};
@@ -157,8 +172,11 @@ async fn end(host: &Host, tell: &watch::Sender<Ending>, limits: ServeLimits) {
     };
     let mut told = async || tokio::select! { _ = term.recv() => {}, _ = interrupt.recv() => {} };
     told().await;
-    tracing::info!(answers = host.answers(), "told to end");
+    let answers = host.answers();
+    tracing::info!(answers, "told to end");
     host.close();
+    let s = if answers == 1 { "" } else { "s" };
+    say(format!("tui: serve: ending, {answers} answer{s} running")).await;
     tell.send_replace(Ending::Soon);
     // The listener returns by itself when the last connection has ended.
     tokio::select! {

@@ -32,6 +32,10 @@ fn running_answers_are_finished_first() {
         assert!(text.contains("[DONE]"), "cut off: {:?}", text.lines().last());
     }
     assert_eq!(server.wait(), 0);
+    wait_until("the person is told", || server.told().ends_with("tui: serve: ended\n"));
+    let told = server.told();
+    let ending = told.lines().find(|line| line.starts_with("tui: serve: ending, ")).unwrap();
+    assert!(ending.contains(" answer") && ending.ends_with(" running"), "{ending}");
 }
 
 #[test]
@@ -109,13 +113,33 @@ fn a_port_in_use_is_named() {
 #[test]
 fn a_unit_starts_it_with_the_same_flags() {
     let dir = tempfile::tempdir().unwrap();
-    let (code, unit, _) =
-        serve(dir.path(), &["--listen", "0.0.0.0", "--tls", "--models", "x y", "--print-unit", "systemd"]);
-    assert_eq!(code, 0);
+    let models = dir.path().join("x y");
+    std::fs::create_dir(&models).unwrap();
+    let flags = ["--listen", "0.0.0.0", "--tls", "--models", models.to_str().unwrap()];
+    let printed = |flags: &[&str], kind| serve(dir.path(), &[flags, &["--print-unit", kind]].concat());
+    // What would not start gets no unit, with a start's own words.
+    let refusals =
+        [&flags[..2], &flags[..3], &["--models", "/no/such"], &["--tls-cert", "/n", "--tls-key", "/n"]];
+    for refused in refusals {
+        let (code, unit, told) = printed(refused, "systemd");
+        assert_eq!((code, unit.as_str()), (2, ""), "{refused:?}");
+        assert_eq!(told, serve(dir.path(), refused).2, "{refused:?}");
+    }
+    assert!(printed(&[], "systemd").2.contains("there is no token yet"));
+    assert_eq!(serve(dir.path(), &["token", "add", "laptop"]).0, 0);
+    let (code, unit, told) = printed(&flags, "systemd");
+    assert_eq!((code, told.as_str()), (0, ""));
+    assert!(printed(&["--listen", "0.0.0.0", "--pair"], "systemd").1.contains(" --tls\n"));
+    let data = dir.path().join("data");
+    let variable = format!("\nEnvironment=\"DUET_DATA_DIR={}\"\n", data.display());
+    assert!(unit.contains(&variable) && unit.matches("Environment=").count() == 4, "{unit}");
+    assert!(!data.join("serve/cert.pem").exists(), "nothing is made for a text");
     let line = unit.lines().find(|line| line.starts_with("ExecStart=")).unwrap();
     assert!(line.contains(" serve --listen 0.0.0.0:7411 --models \"/") && line.contains("/x y\""), "{line}");
     assert!(line.ends_with(" --tls"), "{line}");
-    let (_, plist, _) = serve(dir.path(), &["--print-unit", "launchd"]);
+    let (_, plist, _) = printed(&[], "launchd");
+    let variable = format!("<key>DUET_DATA_DIR</key>\n    <string>{}</string>", data.display());
+    assert!(plist.contains(&variable), "{plist}");
     assert!(plist.starts_with("<?xml") && plist.contains("<string>serve</string>"), "{plist}");
     let (_, default, _) = serve(dir.path(), &["--print-unit"]);
     assert!(default.contains("serve"), "{default}");

@@ -187,15 +187,41 @@ fn a_pairing_gives_one_token_once() {
     assert_eq!(over_tls(&server, &key, &with_token(token, "GET", "/v1/models", b"")).unwrap().status, 200);
     assert_eq!(pair(&server, &key, &code, "again").status, 401, "a code is good once");
 
-    // Beside a server that runs already.
-    let listen = server.address.to_string();
-    let (exit, _, told) = serve(server.dir(), &["--pair", "--listen", &listen]);
+    // Beside a server that runs already: where it listens, with its key.
+    let (exit, _, told) = serve(server.dir(), &["--pair"]);
     assert_eq!(exit, 0, "{told}");
-    let (_, key, code) = pairing_line(&told);
+    let (address, own, code) = pairing_line(&told);
+    assert_eq!((address, &own), (server.address.to_string(), &key));
     assert_eq!(pair(&server, &key, &code, "phone").status, 200);
     assert_eq!(serve(server.dir(), &["token", "revoke", "laptop"]).0, 0);
     assert_eq!(over_tls(&server, &key, &with_token(token, "GET", "/v1/models", b"")).unwrap().status, 401);
     assert!(!server.log().contains(&code) && !server.log().contains(token));
+}
+
+#[test]
+fn a_pairing_beside_a_server_leaves_it_as_it_is() {
+    let mut server = Server::with(&["--listen", "0.0.0.0:0", "--tls"], "");
+    let key = fingerprint(&server);
+    let certificate = server.dir().join("data/serve/cert.pem");
+    let before = std::fs::read(&certificate).unwrap();
+    let (exit, _, told) = serve(server.dir(), &["--pair"]);
+    assert_eq!(exit, 0, "{told}");
+    let (address, own, code) = pairing_line(&told);
+    let address: std::net::SocketAddr = address.parse().unwrap();
+    assert_eq!((address.port(), address.ip().is_unspecified()), (server.address.port(), false));
+    assert_eq!(own, key);
+    assert_eq!(pair(&server, &key, &code, "phone").status, 200);
+    assert!(std::fs::read(&certificate).unwrap() == before, "clients trust the certificate there was");
+    let record = server.dir().join("run/serve/listening.json");
+    assert!(record.exists());
+    server.signal("TERM");
+    assert_eq!(server.wait(), 0);
+    assert!(!record.exists(), "it ends with the server");
+
+    let plain = Server::start();
+    let (exit, _, told) = serve(plain.dir(), &["--pair"]);
+    assert!(exit == 2 && told.contains("plain HTTP") && !told.contains("duet://"), "{told}");
+    assert!(!plain.dir().join("data/serve/cert.pem").exists());
 }
 
 #[test]

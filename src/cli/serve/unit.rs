@@ -17,29 +17,43 @@ impl Unit {
     pub(super) const DEFAULT: &str = if cfg!(target_os = "macos") { "launchd" } else { "systemd" };
 }
 
-/// The unit's text.
-pub(super) fn print(kind: Unit, arguments: &[String]) -> Result<String, AppError> {
+/// The unit's text, with these variables set.
+pub(super) fn print(
+    kind: Unit,
+    arguments: &[String],
+    variables: &[(String, String)],
+) -> Result<String, AppError> {
     let program = std::env::current_exe()
         .map_err(|error| AppError::new(Exit::Error, format!("this program's path is not known: {error}")))?;
     let mut words = vec![program.display().to_string()];
     words.extend_from_slice(arguments);
-    if words.iter().any(|word| word.contains(|c: char| c.is_control())) {
+    let values = variables.iter().map(|(_, value)| value);
+    if words.iter().chain(values).any(|word| word.contains(|c: char| c.is_control())) {
         return Err(AppError::new(Exit::Usage, "a path with control characters can't stand in a unit")
             .hint("rename it"));
     }
     Ok(match kind {
-        Unit::Systemd => systemd(&words),
-        Unit::Launchd => launchd(&words),
+        Unit::Systemd => systemd(&words, variables),
+        Unit::Launchd => launchd(&words, variables),
     })
 }
 
-fn systemd(words: &[String]) -> String {
+/// What systemd reads specially in quotes, of everything but commands.
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%")
+}
+
+fn systemd(words: &[String], variables: &[(String, String)]) -> String {
     let quoted: Vec<String> = words
         .iter()
         .map(|word| {
-            let word = word.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%").replace('$', "$$");
+            let word = escaped(word).replace('$', "$$");
             if word.contains([' ', '\'', '"', ';']) { format!("\"{word}\"") } else { word }
         })
+        .collect();
+    let environment: String = variables
+        .iter()
+        .map(|(name, value)| format!("Environment=\"{name}={}\"\n", escaped(value)))
         .collect();
     format!(
         "# ~/.config/systemd/user/duet.service
@@ -48,7 +62,7 @@ fn systemd(words: &[String]) -> String {
 Description=Duet: language models for other machines
 
 [Service]
-ExecStart={}
+{environment}ExecStart={}
 Restart=on-failure
 RestartPreventExitStatus=2
 RestartSec=5
@@ -63,14 +77,27 @@ WantedBy=default.target",
     )
 }
 
-fn launchd(words: &[String]) -> String {
+fn in_xml(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+fn launchd(words: &[String], variables: &[(String, String)]) -> String {
     let strings: String = words
         .iter()
         .map(|word| {
-            let word = word.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+            let word = in_xml(word);
             format!("    <string>{word}</string>\n")
         })
         .collect();
+    let pairs: String = variables
+        .iter()
+        .map(|(name, value)| format!("    <key>{name}</key>\n    <string>{}</string>\n", in_xml(value)))
+        .collect();
+    let environment = if pairs.is_empty() {
+        pairs
+    } else {
+        format!("  <key>EnvironmentVariables</key>\n  <dict>\n{pairs}  </dict>\n")
+    };
     format!(
         r#"<?xml version="1.0" encoding="UTF-8"?>
 <!-- ~/Library/LaunchAgents/duet.serve.plist; then: launchctl bootstrap gui/$UID ~/Library/LaunchAgents/duet.serve.plist -->
@@ -82,7 +109,7 @@ fn launchd(words: &[String]) -> String {
   <key>ProgramArguments</key>
   <array>
 {strings}  </array>
-  <key>RunAtLoad</key>
+{environment}  <key>RunAtLoad</key>
   <true/>
   <key>KeepAlive</key>
   <dict>
@@ -106,12 +133,20 @@ mod tests {
     fn odd_paths_survive() {
         let words: Vec<String> =
             ["/opt/my tui", "serve", "--models", "/a\"b%c$d<&>"].map(str::to_owned).into();
-        let unit = systemd(&words);
+        let variables = [("DUET_DATA_DIR".to_owned(), "/a \"b%c$d<&>".to_owned())];
+        let unit = systemd(&words, &variables);
         assert!(unit.contains("ExecStart=\"/opt/my tui\" serve --models \"/a\\\"b%%c$$d<&>\"\n"), "{unit}");
-        let plist = launchd(&words);
+        assert!(unit.contains("\nEnvironment=\"DUET_DATA_DIR=/a \\\"b%%c$d<&>\"\n"), "{unit}");
+        let plist = launchd(&words, &variables);
         assert!(plist.contains("<string>/opt/my tui</string>\n"), "{plist}");
         assert!(plist.contains("<string>/a\"b%c$d&lt;&amp;&gt;</string>"), "{plist}");
-        let with_newline = print(Unit::Systemd, &["a\nExecStartPre=/bin/sh".to_owned()]);
-        assert!(with_newline.is_err());
+        assert!(
+            plist.contains("<key>DUET_DATA_DIR</key>\n    <string>/a \"b%c$d&lt;&amp;&gt;</string>"),
+            "{plist}"
+        );
+        assert!(!launchd(&words, &[]).contains("EnvironmentVariables"));
+        let odd = "a\nExecStartPre=/bin/sh".to_owned();
+        assert!(print(Unit::Systemd, std::slice::from_ref(&odd), &[]).is_err());
+        assert!(print(Unit::Launchd, &[], &[("DUET_DATA_DIR".to_owned(), odd)]).is_err());
     }
 }

@@ -2,6 +2,7 @@
 //! is started again; clients that connect meanwhile wait in the port's queue.
 
 use super::super::supervisor::{self, Signals};
+use super::running::Running;
 use super::settings::Settings;
 use crate::error::{AppError, Exit};
 use crate::paths::Paths;
@@ -20,6 +21,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const FALSE_STARTS: u32 = 5;
 /// Ending this soon, without a signal, is a false start.
 const SOON: Duration = Duration::from_secs(3);
+/// The last thing it says.
+const ENDED: &str = "serve: ended";
 
 /// Proof that no other server of this user runs.
 #[derive(Debug)]
@@ -33,7 +36,11 @@ impl Only {
     /// # Errors
     /// When the runtime folder can't be used.
     pub fn here(paths: &Paths) -> Result<Option<Self>, AppError> {
-        Ok(supervisor::take_lock(&paths.runtime, Duration::ZERO)?.map(|lock| Self { lock }))
+        let only = supervisor::take_lock(&paths.runtime, Duration::ZERO)?.map(|lock| Self { lock });
+        if only.is_some() {
+            Running::forget(paths);
+        }
+        Ok(only)
     }
 }
 
@@ -62,6 +69,7 @@ pub fn run(
         command.stdin(Stdio::from(OwnedFd::from(port))).stdout(Stdio::from(lines));
         let began = Instant::now();
         let Some(death) = supervisor::watch(&mut command, &paths.runtime, &only.lock, &signals)? else {
+            say(ENDED);
             return Ok(Exit::Ok);
         };
         supervisor::record(&paths.runtime, &death)?;
@@ -80,6 +88,7 @@ pub fn run(
         }
         say(&format!("{}\nstarting again in {} s", death.message, pause.as_secs()));
         if signals.told_within(pause) {
+            say(ENDED);
             return Ok(Exit::Ok);
         }
         pause = LONGEST_PAUSE.min(pause * 2);
