@@ -7,7 +7,7 @@
 use super::gguf::{self, ModelKind};
 use super::inspect;
 use super::job::TokenId;
-use super::llama::{BATCH, Llama, Storage};
+use super::llama::{self, BATCH, Llama, LoadOptions, Offload, Storage};
 use super::prompt;
 use super::request::{Image, mark};
 use super::template::Segment;
@@ -226,8 +226,9 @@ fn made_up(bytes: &[u8], len: usize) -> Vec<TokenId> {
 pub fn run(model: &Path, projector: &Path) -> Result<(), String> {
     let _ = super::sandbox::enter();
     let llama = Llama::start()?;
-    let model = llama.load(model, Storage::Mapped, |_| true)?;
-    let mut mtmd = context(&model, projector, super::llama::physical_cores())?;
+    let options = LoadOptions { context: 256, slots: 1, threads: llama::physical_cores() };
+    let model = llama.load(model, Storage::Mapped, &Offload::Layers(0), options, |_| true)?;
+    let mut mtmd = context(&model, projector, options.threads)?;
     let bitmap = MtmdBitmap::from_image_data(32, 32, &[127; 32 * 32 * 3]).map_err(|e| e.to_string())?;
     let text =
         MtmdInputText { text: mtmd_default_marker().to_owned(), add_special: false, parse_special: true };

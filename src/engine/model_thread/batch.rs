@@ -40,13 +40,7 @@ impl ModelThread<'_> {
         if self.batch.n_tokens() == 0 {
             return;
         }
-        // Threads that spin for the next round would take the cores from the other model.
-        let waited = self.turn.take(llama::release_compute_threads);
-        if !waited.is_zero() {
-            for running in self.slots.iter_mut().filter_map(|slot| slot.running.as_mut()) {
-                running.wait(waited);
-            }
-        }
+        self.take_turn();
         let began = Instant::now();
         match self.context.decode(&mut self.batch) {
             Ok(()) => {
@@ -75,6 +69,17 @@ impl ModelThread<'_> {
                     slot.tokens.clear();
                     slot.saved = 0;
                 }
+            }
+        }
+    }
+
+    /// Waits until this model may compute, and adds the wait to everybody's.
+    fn take_turn(&mut self) {
+        // Threads that spin for the next round would take the cores from the other model.
+        let waited = self.turn.take(llama::release_compute_threads);
+        if !waited.is_zero() {
+            for running in self.slots.iter_mut().filter_map(|slot| slot.running.as_mut()) {
+                running.wait(waited);
             }
         }
     }
@@ -163,10 +168,7 @@ impl ModelThread<'_> {
         if !self.slots.iter().any(is_at_image) {
             return;
         }
-        let turn = self.gate.enter();
-        for running in self.slots.iter_mut().filter_map(|slot| slot.running.as_mut()) {
-            running.wait(turn.waited());
-        }
+        self.take_turn();
         let Some(slot) = self.slots.iter_mut().find(|slot| is_at_image(slot)) else { return };
         let Some(running) = &mut slot.running else { return };
         let at = slot.tokens.len();
