@@ -7,9 +7,10 @@
 use super::gguf::{self, ModelKind};
 use super::inspect;
 use super::job::TokenId;
-use super::llama::{self, BATCH, Llama, LoadOptions, Offload, Storage};
+use super::llama::{self, BATCH, Llama, LoadOptions, Storage};
 use super::prompt;
 use super::request::{Image, mark};
+use super::residency::offload::Offload;
 use super::template::Segment;
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::model::LlamaModel;
@@ -80,7 +81,8 @@ impl std::fmt::Debug for Eyes {
 }
 
 impl Eyes {
-    /// Loads a projector for a model, after it was tried in a process of its own.
+    /// Loads a projector for a model, after it was tried in a process of its own. Its memory, about the size of
+    /// its file, is in no estimate and no budget.
     ///
     /// # Errors
     /// Two lines: it does not fit the model, or is damaged.

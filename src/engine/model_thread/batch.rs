@@ -161,15 +161,17 @@ impl ModelThread<'_> {
     /// Evaluates one image that a prompt has come to, if there is one.
     #[cfg(feature = "mtmd")]
     fn look(&mut self) {
-        let is_at_image = |slot: &super::Slot| {
-            let running = slot.running.as_ref();
-            running.is_some_and(|r| r.job.images.iter().any(|image| image.at == slot.tokens.len()))
+        let cells_of_next = |slot: &super::Slot| {
+            let images = &slot.running.as_ref()?.job.images;
+            images.iter().find(|image| image.at == slot.tokens.len()).map(|image| image.len)
         };
-        if !self.slots.iter().any(is_at_image) {
-            return;
-        }
+        let next =
+            self.slots.iter().enumerate().find_map(|(index, slot)| Some((index, cells_of_next(slot)?)));
+        let Some((index, cells)) = next else { return };
         self.take_turn();
-        let Some(slot) = self.slots.iter_mut().find(|slot| is_at_image(slot)) else { return };
+        // An image is evaluated whole or not at all.
+        while self.cells() + cells > self.capacity && self.forget_an_idle_conversation() {}
+        let Some(slot) = self.slots.get_mut(index) else { return };
         let Some(running) = &mut slot.running else { return };
         let at = slot.tokens.len();
         let Some(image) = running.job.images.iter().find(|image| image.at == at) else { return };
