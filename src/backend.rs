@@ -222,7 +222,9 @@ impl Backend {
     /// As [`Self::models`], and when the model can't be loaded.
     pub async fn load(&self, model: &str, why: LoadReason) -> Result<(), GenError> {
         self.ready().await?;
-        models::load(&self.inner.http, self.inner.engine.as_deref(), model, None, why).await
+        let engine = self.inner.engine.as_deref();
+        let wish = LoadWish::default();
+        models::load(&self.inner.http, engine, model, wish, why, &mut |_| {}).await.map(drop)
     }
 
     /// Changes how a model is kept: loads it (returns when it is resident), unloads it, pins it, says when it

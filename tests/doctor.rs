@@ -90,10 +90,16 @@ fn model_folders_are_counted_by_kind() {
         std::os::unix::fs::symlink(fixtures.join(name), models.join(name)).unwrap();
     }
     std::fs::write(models.join("broken.gguf"), "<html>").unwrap();
-    let output = command(dir.path()).arg("doctor").output().unwrap();
+    // Another program's, which `tui models` lists as well.
+    let hub = dir.path().join("hub");
+    let theirs = hub.join("models--org--name/snapshots/1");
+    std::fs::create_dir_all(&theirs).unwrap();
+    std::fs::copy(fixtures.join("embed-bert.gguf"), theirs.join("theirs.gguf")).unwrap();
+    let output = command(dir.path()).env("HF_HUB_CACHE", &hub).arg("doctor").output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(0), "{text}");
-    assert!(text.contains("1 to chat with, 1 for embeddings"), "{text}");
+    assert!(text.contains("1 to chat with, 2 for embeddings"), "{text}");
+    assert!(text.contains(hub.to_str().unwrap()), "{text}");
     assert!(text.contains("broken.gguf"), "{text}");
 }
 

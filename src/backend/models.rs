@@ -1,10 +1,10 @@
 //! The models of a backend: listing them, loading them, and how they are kept.
 
-use super::LoadReason;
 use super::catalogue::{Entry, entries};
 use super::engine::{Engine, absolute_model, wall_ms};
 use super::fault::{self, ErrorBody, Origin};
 use super::http::{Http, HttpError, QUICK, Reach};
+use super::{LoadReason, LoadWish};
 use crate::chat::{Change, GenError, GenErrorKind, ModelState};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -29,17 +29,18 @@ pub(super) async fn list(http: &Http) -> Result<Vec<Entry>, HttpError> {
     })
 }
 
-/// Loads a model, with this context where one is given, and waits until it is resident.
+/// Loads a model and waits until it is resident; returns its id. `look` is told how the load goes.
 pub(super) async fn load(
     http: &Http,
     engine: Option<&Engine>,
     model: &str,
-    context: Option<u32>,
+    wish: LoadWish,
     why: LoadReason,
-) -> Result<(), GenError> {
+    look: &mut (dyn FnMut(&Entry) + Send),
+) -> Result<String, GenError> {
     let model = if engine.is_some() { absolute_model(model) } else { model.to_owned() };
     let began_ms = wall_ms();
-    let result = load_and_wait(http, &model, context, why).await;
+    let result = load_and_wait(http, &model, wish, why, look).await;
     or_death(engine, began_ms, result).await
 }
 
@@ -50,37 +51,55 @@ pub(super) async fn change(
     model: &str,
     change: Change,
 ) -> Result<(), GenError> {
+    if let Change::Load { context } = change {
+        let wish = LoadWish { context, ..LoadWish::default() };
+        return load(http, engine, model, wish, LoadReason::Asked, &mut |_| {}).await.map(drop);
+    }
+    let began_ms = wall_ms();
+    let result = tell(http, engine, model, change).await;
+    or_death(engine, began_ms, result).await
+}
+
+/// Unloads a model, or stops its load. `false` when it was neither resident nor on its way.
+pub(super) async fn unload(http: &Http, engine: Option<&Engine>, model: &str) -> Result<bool, GenError> {
+    let began_ms = wall_ms();
+    let result = match tell(http, engine, model, Change::Unload).await {
+        Ok(()) => Ok(true),
+        Err(HttpError { reach: Reach::Answered { status: 400 }, .. }) => Ok(false),
+        Err(error) => Err(error),
+    };
+    or_death(engine, began_ms, result).await
+}
+
+/// Tells a server of a change that is done when it answers.
+async fn tell(http: &Http, engine: Option<&Engine>, model: &str, change: Change) -> Result<(), HttpError> {
+    let model = if engine.is_some() { absolute_model(model) } else { model.to_owned() };
     let (route, body, deed) = match change {
-        Change::Load { context } => return load(http, engine, model, context, LoadReason::Asked).await,
+        Change::Load { context } => ("/models/load", json!({ "model": model, "context": context }), "load"),
         Change::Unload => ("/models/unload", json!({ "model": model }), "unload"),
         Change::Pin(pinned) => ("/models/pin", json!({ "model": model, "pinned": pinned }), "pin"),
         Change::KeepAlive(keep) => {
             ("/models/keep_alive", json!({ "model": model, "seconds": keep.seconds() }), "keep")
         }
     };
-    let began_ms = wall_ms();
-    let result = match http.post(route, &body, QUICK, Some(model)).await {
-        Ok(_) => Ok(()),
-        Err(error) => Err(match error.reach {
-            Reach::Answered { status: 404 | 405 | 501 } if error.error.kind != GenErrorKind::Model => {
-                let message = format!(
-                    "{} can't be told to {deed} a model\nit manages its models itself: look at its settings",
-                    http.backend()
-                );
-                HttpError { error: GenError::new(GenErrorKind::Refused, message), ..error }
-            }
-            _ => error,
-        }),
-    };
-    or_death(engine, began_ms, result).await
+    http.post(route, &body, QUICK, Some(&model)).await.map(drop).map_err(|error| match error.reach {
+        Reach::Answered { status: 404 | 405 | 501 } if error.error.kind != GenErrorKind::Model => {
+            let message = format!(
+                "{} can't be told to {deed} a model\nit manages its models itself: look at its settings",
+                http.backend()
+            );
+            HttpError { error: GenError::new(GenErrorKind::Refused, message), ..error }
+        }
+        _ => error,
+    })
 }
 
 /// An engine that did not answer may have died of it: then that is what went wrong.
-async fn or_death(
+async fn or_death<T>(
     engine: Option<&Engine>,
     began_ms: u64,
-    result: Result<(), HttpError>,
-) -> Result<(), GenError> {
+    result: Result<T, HttpError>,
+) -> Result<T, GenError> {
     match (result, engine) {
         (Err(error), Some(engine)) if !error.reach.is_answered() => {
             Err(match engine.death_since(began_ms).await {
@@ -95,9 +114,10 @@ async fn or_death(
 async fn load_and_wait(
     http: &Http,
     model: &str,
-    context: Option<u32>,
+    wish: LoadWish,
     why: LoadReason,
-) -> Result<(), HttpError> {
+    look: &mut (dyn FnMut(&Entry) + Send),
+) -> Result<String, HttpError> {
     let failed = |why: &str| HttpError {
         error: GenError::new(
             GenErrorKind::Model,
@@ -107,7 +127,9 @@ async fn load_and_wait(
     };
     let mut body = json!({ "model": model });
     if let Some(body) = body.as_object_mut() {
-        body.extend(context.map(|tokens| ("context".to_owned(), tokens.into())));
+        body.extend(wish.context.map(|tokens| ("context".to_owned(), tokens.into())));
+        body.extend(wish.pin.map(|on| ("pin".to_owned(), on.into())));
+        body.extend(wish.keep_alive.map(|seconds| ("keep_alive".to_owned(), seconds.into())));
         body.extend((why == LoadReason::Restored).then(|| ("restore".to_owned(), true.into())));
     }
     let answer = match http.post("/models/load", &body, QUICK, Some(model)).await {
@@ -119,7 +141,7 @@ async fn load_and_wait(
                     all.iter().any(|e| names(e, model) && e.card.state == ModelState::Loaded)
                 });
             return match error.reach {
-                _ if is_loaded => Ok(()),
+                _ if is_loaded => Ok(model.to_owned()),
                 Reach::Answered { status: 404 | 405 | 501 } if error.error.kind != GenErrorKind::Model => {
                     let message = format!(
                         "{} can't be told to load a model: it loads one when it is asked a question\nsend the question",
@@ -136,8 +158,12 @@ async fn load_and_wait(
     let mut missing_since = Instant::now();
     loop {
         let all = list(http).await?;
-        match all.iter().find(|entry| names(entry, &id)).map(|entry| &entry.card.state) {
-            Some(ModelState::Loaded) => return Ok(()),
+        let entry = all.iter().find(|entry| names(entry, &id));
+        if let Some(entry) = entry {
+            look(entry);
+        }
+        match entry.map(|entry| &entry.card.state) {
+            Some(ModelState::Loaded) => return Ok(entry.map_or(id, |entry| entry.card.id.clone())),
             Some(ModelState::Failed { reason }) if http.origin() == Origin::Engine => {
                 let error = GenError::new(GenErrorKind::Model, fault::engine_words(reason));
                 return Err(HttpError { error, reach: Reach::Answered { status: 200 } });

@@ -1,10 +1,10 @@
-//! Loading, unloading and holding the models of this machine's engine.
+//! Loading and unloading models as the command line asks for it.
 
-use super::engine::{Engine, absolute_model};
-use super::http::{HttpError, QUICK, Reach};
-use super::{Backend, fault};
-use crate::chat::{GenError, GenErrorKind};
-use serde_json::{Value, json};
+use super::catalogue::Entry;
+use super::http::QUICK;
+use super::{Backend, LoadReason, fault, models};
+use crate::chat::{GenError, ModelState};
+use serde_json::Value;
 
 /// How a model is to be loaded. What is left out stays as it is configured, or as it was asked for last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,63 +35,34 @@ impl Backend {
         }
     }
 
-    /// Begins to load a model and returns its id. How the load goes is in [`Self::model_list`].
+    /// Loads a model as wished and returns its id when it is resident. `progress` is told of it meanwhile: the part
+    /// that is done, from 0 to 1, and bytes done and in all where the server says.
     ///
     /// # Errors
-    /// When there is no such model, when it does not fit (with the numbers and what would have to go), and for a
-    /// server elsewhere.
-    pub async fn begin_load(&self, model: &str, wish: LoadWish) -> Result<String, GenError> {
-        let mut body = json!({ "model": absolute_model(model) });
-        if let Some(body) = body.as_object_mut() {
-            body.extend(wish.context.map(|n| ("context".to_owned(), n.into())));
-            body.extend(wish.pin.map(|on| ("pin".to_owned(), on.into())));
-            body.extend(wish.keep_alive.map(|s| ("keep_alive".to_owned(), s.into())));
-        }
-        let answer = self.manage("/models/load", &body).await?;
-        Ok(answer.get("model").and_then(Value::as_str).unwrap_or(model).to_owned())
+    /// When there is no such model, when it does not fit (with the numbers and what would have to go), and when the
+    /// load ended the engine.
+    pub async fn load_as(
+        &self,
+        model: &str,
+        wish: LoadWish,
+        mut progress: impl FnMut(f32, Option<(u64, u64)>) + Send,
+    ) -> Result<String, GenError> {
+        self.ready().await?;
+        let mut look = |entry: &Entry| {
+            if let ModelState::Loading { fraction } = entry.card.state {
+                progress(fraction, entry.residency.as_ref().and_then(|kept| kept.loading));
+            }
+        };
+        let engine = self.inner.engine.as_deref();
+        models::load(&self.inner.http, engine, model, wish, LoadReason::Asked, &mut look).await
     }
 
     /// Unloads a model, or stops its load. `false` when it was neither resident nor on its way.
     ///
     /// # Errors
-    /// When there is no such model, and for a server elsewhere.
+    /// As [`Backend::change`].
     pub async fn unload(&self, model: &str) -> Result<bool, GenError> {
-        let (http, _) = self.manageable()?;
         self.ready().await?;
-        let body = json!({ "model": absolute_model(model) });
-        match http.post("/models/unload", &body, QUICK, Some(model)).await {
-            Ok(_) => Ok(true),
-            Err(HttpError { reach: Reach::Answered { status: 400 }, .. }) => Ok(false),
-            Err(error) => Err(error.error),
-        }
-    }
-
-    /// Makes a model stay whatever else is wanted, or no longer. It need not be resident.
-    ///
-    /// # Errors
-    /// When there is no such model, and for a server elsewhere.
-    pub async fn pin(&self, model: &str, is_pinned: bool) -> Result<(), GenError> {
-        let body = json!({ "model": absolute_model(model), "pinned": is_pinned });
-        self.manage("/models/pin", &body).await.map(drop)
-    }
-
-    async fn manage(&self, route: &str, body: &Value) -> Result<Value, GenError> {
-        let (http, _) = self.manageable()?;
-        self.ready().await?;
-        let model = body.get("model").and_then(Value::as_str);
-        Ok(http.post(route, body, QUICK, model).await?)
-    }
-
-    fn manageable(&self) -> Result<(&super::Http, &Engine), GenError> {
-        match &self.inner.engine {
-            Some(engine) => Ok((&self.inner.http, engine)),
-            None => Err(GenError::new(
-                GenErrorKind::Refused,
-                format!(
-                    "the models of {} can't be managed from here: only those of this machine's engine can\nleave out --on, or manage them there",
-                    self.name()
-                ),
-            )),
-        }
+        models::unload(&self.inner.http, self.inner.engine.as_deref(), model).await
     }
 }

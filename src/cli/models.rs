@@ -4,7 +4,7 @@ use super::args::{ModelsArgs, ModelsCommand, OnArgs};
 use super::out::{self, Progress};
 use super::{report, target};
 use crate::backend::{Backend, Backends, LOCAL, LoadWish};
-use crate::chat::GenErrorKind;
+use crate::chat::Change;
 use crate::config::Config;
 use crate::error::{AppError, Exit};
 use crate::paths::Paths;
@@ -12,13 +12,7 @@ use crate::text::shown_line;
 use crate::text::width::width;
 use serde_json::Value;
 use std::path::Path;
-use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
-
-/// Between two looks at a load.
-const LOOK: Duration = Duration::from_millis(100);
-/// For a load that was accepted to show in the list.
-const APPEAR: Duration = Duration::from_secs(10);
 
 /// Does what was asked; without a command, lists.
 ///
@@ -106,7 +100,7 @@ async fn list(backend: &Backend, as_json: bool) -> Result<Exit, AppError> {
 }
 
 async fn pin(backend: &Backend, model: &str, is_pinned: bool) -> Result<Exit, AppError> {
-    backend.pin(model, is_pinned).await?;
+    backend.change(model, Change::Pin(is_pinned)).await?;
     let name = shown_line(model, 80);
     out::note(&if is_pinned {
         format!(
@@ -125,10 +119,10 @@ async fn load(backend: &Backend, model: &str, wish: LoadWish) -> Result<Exit, Ap
     let mut progress = Progress::new(false);
     let name = shown_line(model, 40);
     progress.set(&format!("loading {name}"));
-    // What it is called may be longer than what was typed; until that is known, what was typed will do.
-    let mut id = model.to_owned();
     let result = tokio::select! {
-        result = follow(backend, &mut id, wish, &mut progress) => result,
+        result = backend.load_as(model, wish, |part, bytes| {
+            progress.set(&loading_line(&name.to_string(), f64::from(part), bytes));
+        }) => result,
         _ = interrupt.recv() => {
             progress.clear();
             let was_there = backend.unload(model).await?;
@@ -137,63 +131,27 @@ async fn load(backend: &Backend, model: &str, wish: LoadWish) -> Result<Exit, Ap
         }
     };
     progress.clear();
-    let resident = result?;
+    let id = result?;
+    let list = backend.model_list().await?;
+    let resident = list.into_iter().find(|m| m["id"] == id.as_str()).unwrap_or_default();
     let duet = &resident["duet"];
     out::note(&format!(
-        "{} is resident: {}, {} tokens of context, loaded in {:.1} s",
-        shown_line(resident["id"].as_str().unwrap_or(model), 80),
-        duet["need"].as_u64().map_or_else(|| "size unknown".to_owned(), size),
-        duet["context"],
-        duet["load_ms"].as_f64().unwrap_or(0.0) / 1000.0
+        "{} is resident{}{}{}",
+        shown_line(&id, 80),
+        duet["need"].as_u64().map(|n| format!(": {}", size(n))).unwrap_or_default(),
+        duet["context"].as_u64().map(|n| format!(", {n} tokens of context")).unwrap_or_default(),
+        duet["load_ms"].as_f64().map(|ms| format!(", loaded in {:.1} s", ms / 1000.0)).unwrap_or_default(),
     ));
     Ok(Exit::Ok)
 }
 
-async fn follow(
-    backend: &Backend,
-    id: &mut String,
-    wish: LoadWish,
-    progress: &mut Progress,
-) -> Result<Value, AppError> {
-    *id = backend.begin_load(id, wish).await?;
-    let name = shown_line(id, 40);
-    let mut missing_since = Instant::now();
-    loop {
-        let models = backend.model_list().await?;
-        let model = models.into_iter().find(|m| m["id"] == id.as_str()).unwrap_or_default();
-        let status = &model["status"];
-        match status["value"].as_str() {
-            Some("loaded") => return Ok(model),
-            Some("loading") => {
-                missing_since = Instant::now();
-                progress.set(&loading_line(&name, &status["progress"]));
-            }
-            _ if status["failed"] == true => {
-                let why = status["error"].as_str().unwrap_or("the engine does not say why");
-                return Err(crate::chat::GenError::new(GenErrorKind::Model, why).into());
-            }
-            _ if missing_since.elapsed() > APPEAR => {
-                let message = format!("{name} was taken for loading and does not become resident");
-                return Err(
-                    AppError::new(Exit::Model, message).hint("somebody may have unloaded it; try again")
-                );
-            }
-            _ => {}
+/// `part` from 0 to 1, and bytes read and in all where they are known.
+fn loading_line(name: &str, part: f64, bytes: Option<(u64, u64)>) -> String {
+    match bytes {
+        None | Some((_, 0)) => format!("loading {name}"),
+        Some((done, total)) => {
+            format!("loading {name}: {} of {} ({:.0} %)", size(done), size(total), part * 100.0)
         }
-        tokio::time::sleep(LOOK).await;
-    }
-}
-
-fn loading_line(name: &str, progress: &Value) -> String {
-    let bytes = |part: &str| progress[part].as_u64().unwrap_or(0);
-    match bytes("bytes_total") {
-        0 => format!("loading {name}"),
-        total => format!(
-            "loading {name}: {} of {} ({:.0} %)",
-            size(bytes("bytes_done")),
-            size(total),
-            progress["value"].as_f64().unwrap_or(0.0) * 100.0
-        ),
     }
 }
 
@@ -245,7 +203,12 @@ fn row(model: &Value) -> [String; 7] {
     let context = if duet["context"].is_u64() { &duet["context"] } else { &meta["n_ctx_train"] };
     let (mark, state) = match status["value"].as_str() {
         Some("loaded") => ("●", resident(duet)),
-        Some("loading") => ("◐", loading_line("", &status["progress"]).replace(" :", ":").trim().to_owned()),
+        Some("loading") => {
+            let progress = &status["progress"];
+            let bytes = progress["bytes_done"].as_u64().zip(progress["bytes_total"].as_u64());
+            let line = loading_line("", progress["value"].as_f64().unwrap_or(0.0), bytes);
+            ("◐", line.replace(" :", ":").trim().to_owned())
+        }
         _ if status["failed"] == true => ("✕", text(&status["error"], 100)),
         _ if duet["verdict"]["fit"] == "fits" => {
             let needs = duet["need"].as_u64().map(|n| format!(", needs {}", size(n)));
@@ -334,13 +297,5 @@ mod tests {
         assert_eq!(chosen(&on(Some("mac")), &backends).map(Backend::name), Ok("mac"));
         let error = chosen(&on(Some("nowhere")), &backends).map(Backend::name).expect_err("not there");
         assert!(error.message.contains("no backend `nowhere`") && error.message.contains("mac"), "{error}");
-        let mac = chosen(&on(Some("mac")), &backends).expect("there");
-        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        let error = runtime.block_on(mac.pin("a", true)).expect_err("not ours to manage");
-        assert!(
-            error.message.contains("mac") && error.message.contains("can't be managed"),
-            "{}",
-            error.message
-        );
     }
 }

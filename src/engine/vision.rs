@@ -7,9 +7,10 @@
 use super::gguf::{self, ModelKind};
 use super::inspect;
 use super::job::TokenId;
-use super::llama::{BATCH, Llama, Storage};
+use super::llama::{self, BATCH, Llama, LoadOptions, Storage};
 use super::prompt;
 use super::request::{Image, mark};
+use super::residency::offload::Offload;
 use super::template::Segment;
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::model::LlamaModel;
@@ -80,7 +81,8 @@ impl std::fmt::Debug for Eyes {
 }
 
 impl Eyes {
-    /// Loads a projector for a model, after it was tried in a process of its own.
+    /// Loads a projector for a model, after it was tried in a process of its own. Its memory, about the size of
+    /// its file, is in no estimate and no budget.
     ///
     /// # Errors
     /// Two lines: it does not fit the model, or is damaged.
@@ -226,8 +228,9 @@ fn made_up(bytes: &[u8], len: usize) -> Vec<TokenId> {
 pub fn run(model: &Path, projector: &Path) -> Result<(), String> {
     let _ = super::sandbox::enter();
     let llama = Llama::start()?;
-    let model = llama.load(model, Storage::Mapped, |_| true)?;
-    let mut mtmd = context(&model, projector, super::llama::physical_cores())?;
+    let options = LoadOptions { context: 256, slots: 1, threads: llama::physical_cores() };
+    let model = llama.load(model, Storage::Mapped, &Offload::Layers(0), options, |_| true)?;
+    let mut mtmd = context(&model, projector, options.threads)?;
     let bitmap = MtmdBitmap::from_image_data(32, 32, &[127; 32 * 32 * 3]).map_err(|e| e.to_string())?;
     let text =
         MtmdInputText { text: mtmd_default_marker().to_owned(), add_special: false, parse_special: true };

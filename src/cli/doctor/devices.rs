@@ -2,7 +2,7 @@
 
 use super::{Level, Report};
 use crate::config::Config;
-use crate::engine::catalogue::Catalogue;
+use crate::engine::catalogue::{Catalogue, Place, usual};
 use crate::engine::gguf::ModelKind;
 use crate::engine::inspect::{self, Findings, Seen};
 use crate::engine::{builtin, llama, memory, sandbox};
@@ -223,8 +223,11 @@ fn or<'a>(text: &'a str, other: &'a str) -> &'a str {
 
 fn models(report: &mut Report, config: &Config, paths: &Paths) {
     let area = "models";
-    let folders = Catalogue::folders(&config.engine.model_dirs, home().as_deref(), &paths.data);
-    let mut catalogue = Catalogue::new(None, folders);
+    let home = home();
+    let folders = Catalogue::folders(&config.engine.model_dirs, home.as_deref(), &paths.data);
+    // Where other programs keep models, too: `tui models` lists those as well.
+    let others = usual(home.as_deref(), crate::paths::folder_in);
+    let mut catalogue = Catalogue::new(None, folders).with_places(others.clone());
     catalogue.scan();
     let mut broken = Vec::new();
     let (mut chat, mut embedding, mut other) = (0, 0, 0);
@@ -239,8 +242,9 @@ fn models(report: &mut Report, config: &Config, paths: &Paths) {
     let places: Vec<String> = catalogue
         .roots()
         .iter()
-        .filter(|root| root.is_dir())
-        .map(|root| root.display().to_string())
+        .chain(others.iter().map(|(Place::Folder { path, .. } | Place::Ollama(path))| path))
+        .filter(|place| place.is_dir())
+        .map(|place| place.display().to_string())
         .collect();
     if !places.is_empty() {
         let mut text = format!("{chat} to chat with");

@@ -4,9 +4,9 @@ use super::registry::Registry;
 use super::{Inner, lock};
 use crate::config::{ByteSize, GpuLayers};
 use crate::engine::gguf::ModelInfo;
-use crate::engine::llama::{Device, Kind, LoadOptions};
+use crate::engine::llama::{Device, LoadOptions};
 use crate::engine::memory;
-use crate::engine::residency::budget::{Budget, Main, budgets, in_order};
+use crate::engine::residency::budget::{Budget, Main, budgets, in_order, is_card};
 use crate::engine::residency::footprint::{Estimate, Footprint, MAIN, Measured};
 use crate::engine::residency::offload;
 use crate::engine::residency::plan::{Holder, Newcomer, Verdict, decide};
@@ -76,7 +76,7 @@ impl Outlook {
         options: LoadOptions,
         measured: Option<&Measured>,
     ) -> Forecast {
-        let accelerators = || self.budgets.iter().filter(|b| matches!(b.device.kind, Kind::Gpu | Kind::Igpu));
+        let accelerators = || self.budgets.iter().filter(|b| is_card(&b.device));
         let first = accelerators().next().filter(|_| self.gpu_layers != GpuLayers::Count(0));
         let device = first.map_or(MAIN, |b| b.device.name.as_str());
         let estimate = match measured {

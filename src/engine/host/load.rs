@@ -8,7 +8,7 @@ use crate::engine::gguf::{ModelInfo, ModelKind};
 use crate::engine::llama::{LoadOptions, Storage};
 use crate::engine::memory::Shape;
 use crate::engine::residency::allocated::{self, Heard};
-use crate::engine::residency::budget::{Held, is_back};
+use crate::engine::residency::budget::{Held, is_back, is_card};
 use crate::engine::residency::dry_run;
 use crate::engine::residency::footprint::{Estimate, Footprint, MAIN, Measured};
 use crate::engine::residency::offload::Offload;
@@ -241,7 +241,7 @@ impl Inner {
             small: least(small_context),
         };
         let devices = llama::devices();
-        if devices.iter().any(|d| matches!(d.kind, llama::Kind::Gpu | llama::Kind::Igpu)) {
+        if devices.iter().any(is_card) {
             // The formula does not know what goes where.
             return Ok(());
         }

@@ -40,13 +40,7 @@ impl ModelThread<'_> {
         if self.batch.n_tokens() == 0 {
             return;
         }
-        // Threads that spin for the next round would take the cores from the other model.
-        let waited = self.turn.take(llama::release_compute_threads);
-        if !waited.is_zero() {
-            for running in self.slots.iter_mut().filter_map(|slot| slot.running.as_mut()) {
-                running.wait(waited);
-            }
-        }
+        self.take_turn();
         let began = Instant::now();
         match self.context.decode(&mut self.batch) {
             Ok(()) => {
@@ -75,6 +69,17 @@ impl ModelThread<'_> {
                     slot.tokens.clear();
                     slot.saved = 0;
                 }
+            }
+        }
+    }
+
+    /// Waits until this model may compute, and adds the wait to everybody's.
+    fn take_turn(&mut self) {
+        // Threads that spin for the next round would take the cores from the other model.
+        let waited = self.turn.take(llama::release_compute_threads);
+        if !waited.is_zero() {
+            for running in self.slots.iter_mut().filter_map(|slot| slot.running.as_mut()) {
+                running.wait(waited);
             }
         }
     }
@@ -156,18 +161,17 @@ impl ModelThread<'_> {
     /// Evaluates one image that a prompt has come to, if there is one.
     #[cfg(feature = "mtmd")]
     fn look(&mut self) {
-        let is_at_image = |slot: &super::Slot| {
-            let running = slot.running.as_ref();
-            running.is_some_and(|r| r.job.images.iter().any(|image| image.at == slot.tokens.len()))
+        let cells_of_next = |slot: &super::Slot| {
+            let images = &slot.running.as_ref()?.job.images;
+            images.iter().find(|image| image.at == slot.tokens.len()).map(|image| image.len)
         };
-        if !self.slots.iter().any(is_at_image) {
-            return;
-        }
-        let turn = self.gate.enter();
-        for running in self.slots.iter_mut().filter_map(|slot| slot.running.as_mut()) {
-            running.wait(turn.waited());
-        }
-        let Some(slot) = self.slots.iter_mut().find(|slot| is_at_image(slot)) else { return };
+        let next =
+            self.slots.iter().enumerate().find_map(|(index, slot)| Some((index, cells_of_next(slot)?)));
+        let Some((index, cells)) = next else { return };
+        self.take_turn();
+        // An image is evaluated whole or not at all.
+        while self.cells() + cells > self.capacity && self.forget_an_idle_conversation() {}
+        let Some(slot) = self.slots.get_mut(index) else { return };
         let Some(running) = &mut slot.running else { return };
         let at = slot.tokens.len();
         let Some(image) = running.job.images.iter().find(|image| image.at == at) else { return };

@@ -140,6 +140,8 @@ fn text(number: usize, count: usize) -> Vec<TokenId> {
 fn job(prompt: Vec<TokenId>, max_tokens: u32, events: UnboundedSender<JobEvent>) -> Job {
     Job {
         prompt,
+        #[cfg(feature = "mtmd")]
+        images: Vec::new(),
         max_tokens: Some(max_tokens),
         sampling: SamplerSpec {
             temperature: 0.0,

@@ -49,11 +49,11 @@ fn parse(line: &str) -> Option<Buffer> {
 }
 
 /// The device a buffer's name belongs to: `CUDA0` and `MTL0_Mapped` to the device before the underscore,
-/// everything of the host (`CPU_Mapped`, `CPU_REPACK`, `CUDA_Host`) to main memory.
+/// `RPC0[10.0.0.7:50052]` to the one before the bracket, everything of the host (`CPU_Mapped`, `CPU_REPACK`, `CUDA_Host`) to main memory.
 #[must_use]
 pub fn device_of<'a>(buffer: &str, devices: &'a [String]) -> &'a str {
     let is_of = |device: &&String| {
-        buffer == *device || buffer.strip_prefix(*device).is_some_and(|r| r.starts_with('_'))
+        buffer == *device || buffer.strip_prefix(*device).is_some_and(|r| r.starts_with(['_', '[']))
     };
     devices.iter().filter(is_of).max_by_key(|d| d.len()).map_or(MAIN, String::as_str)
 }
@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn buffers_belong_to_devices() {
-        let devices = ["CPU", "CUDA0", "CUDA01", "MTL0"].map(str::to_owned);
+        let devices = ["CPU", "CUDA0", "CUDA01", "MTL0", "RPC0", "RPC1"].map(str::to_owned);
         for (buffer, device) in [
             ("CPU_REPACK", "CPU"),
             ("CUDA0", "CUDA0"),
@@ -220,6 +220,9 @@ mod tests {
             ("CUDA_Host", "CPU"),
             ("MTL0_Mapped", "MTL0"),
             ("AMX", "CPU"),
+            ("RPC0[127.0.0.1:50052]", "RPC0"),
+            ("RPC1[127.0.0.1:50052]", "RPC1"),
+            ("RPC10[127.0.0.1:50052]", "CPU"),
         ] {
             assert_eq!(device_of(buffer, &devices), device, "{buffer}");
         }

@@ -42,13 +42,13 @@ pub struct Budget {
     pub is_main: bool,
 }
 
-/// The budgets of all devices that have memory, main memory first.
+/// The budgets of all devices of this machine that have memory, main memory first.
 #[must_use]
 pub fn budgets(devices: &[Device], main: Main, held: &[Held]) -> Vec<Budget> {
     let cpu = devices.iter().find(|d| d.kind == Kind::Cpu);
     let mut out = vec![main_budget(cpu, main, devices, held)];
     for device in devices {
-        if !matches!(device.kind, Kind::Gpu | Kind::Igpu) {
+        if !is_card(device) {
             continue;
         }
         let ours = held.iter().fold(0_u64, |sum, h| sum.saturating_add(h.footprint.on(&device.name)));
@@ -67,6 +67,17 @@ pub fn budgets(devices: &[Device], main: Main, held: &[Held]) -> Vec<Budget> {
         out.push(Budget { device: device.clone(), budget, reserved, is_main: is_unified });
     }
     out
+}
+
+/// Whether it is an accelerator of this machine: what a pool lends is none.
+#[must_use]
+pub fn is_card(device: &Device) -> bool {
+    matches!(device.kind, Kind::Gpu | Kind::Igpu) && !is_pooled(&device.name)
+}
+
+/// Whether a device is one of the pool's, by its name: ggml numbers them `RPC0`, `RPC1`…
+fn is_pooled(name: &str) -> bool {
+    name.strip_prefix("RPC").is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
 }
 
 fn is_apple(device: &Device) -> bool {
@@ -117,16 +128,16 @@ fn on_main(footprint: &Footprint, devices: &[Device]) -> u64 {
     footprint
         .shares
         .iter()
-        .filter(|s| !is_elsewhere(&s.device))
+        .filter(|s| !is_elsewhere(&s.device) && !is_pooled(&s.device))
         .fold(0_u64, |sum, s| sum.saturating_add(s.total()))
 }
 
 /// A footprint as bytes in the order of the budgets. What lies on a device that shares main memory counts there
-/// as well, and so does what lies on a device that is not listed.
+/// as well, and so does what lies on a device that is not listed. What a pool holds counts nowhere.
 #[must_use]
 pub fn in_order(footprint: &Footprint, budgets: &[Budget]) -> Vec<u64> {
     let mut out = vec![0_u64; budgets.len()];
-    for share in &footprint.shares {
+    for share in footprint.shares.iter().filter(|s| !is_pooled(&s.device)) {
         let at = budgets.iter().position(|b| b.device.name == share.device).unwrap_or(0);
         let also_main = at != 0 && budgets.get(at).is_some_and(|b| b.is_main);
         for i in [Some(at), also_main.then_some(0)].into_iter().flatten() {
@@ -208,7 +219,9 @@ mod tests {
             device("MTL0", Kind::Gpu, "MTL", 48 * GIB, 40 * GIB),
             device("Vulkan0", Kind::Gpu, "Vulkan", 0, 0),
             device("BLAS", Kind::Accel, "BLAS", 0, 0),
+            device("RPC0", Kind::Gpu, "RPC", 96 * GIB, 90 * GIB),
         ];
+        assert!(is_card(&devices[0]) && !is_card(&devices[5]) && !is_card(&devices[6]));
         let ours = [held(&[("CUDA0", 3 * GIB), ("MTL0", 8 * GIB)], 0)];
         let all = budgets(&devices, main(64 * GIB), &ours);
         let of = |name: &str| all.iter().find(|b| b.device.name == name).map(|b| (b.budget, b.is_main));
@@ -217,11 +230,12 @@ mod tests {
         assert_eq!(of("CUDA2"), Some((100 * GIB - 128 * GIB / 100 * 8, true)));
         assert_eq!(of("MTL0"), Some((48 * GIB - 48 * GIB / 20, true)));
         assert_eq!(of("Vulkan0"), Some((u64::MAX, false)));
-        assert_eq!(of("BLAS"), None);
+        assert_eq!((of("BLAS"), of("RPC0")), (None, None), "a pool's memory is not this machine's");
         // What lies on a Mac's card is main memory as well; what lies on a card of its own is not.
-        let footprint = held(&[("CUDA0", 5), ("MTL0", 7), ("CPU", 1), ("RPC0", 2)], 0).footprint;
+        let footprint = held(&[("CUDA0", 5), ("MTL0", 7), ("CPU", 1), ("BLAS", 2), ("RPC0", 9)], 0).footprint;
         let bytes = in_order(&footprint, &all);
         assert_eq!(bytes, [10, 5, 0, 0, 7, 0]);
+        assert_eq!(on_main(&footprint, &devices), 10);
     }
 
     #[test]
