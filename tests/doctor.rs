@@ -99,7 +99,8 @@ fn model_folders_are_counted_by_kind() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(0), "{text}");
     assert!(text.contains("1 to chat with, 2 for embeddings"), "{text}");
-    assert!(text.contains(hub.to_str().unwrap()), "{text}");
+    // The home folder is written short.
+    assert!(text.contains("~/hub"), "{text}");
     assert!(text.contains("broken.gguf"), "{text}");
 }
 

@@ -245,7 +245,7 @@ impl ModelThread<'_> {
                 self.capacity
             );
             let _ = job.events.send(JobEvent::Failed { kind: GenErrorKind::ContextFull, message });
-        } else if self.queue.len() >= self.queue_limit + self.idle_slots() {
+        } else if self.is_full() {
             let message = format!(
                 "{} requests are waiting for this model already. Try again in a moment",
                 self.queue_limit
@@ -254,6 +254,14 @@ impl ModelThread<'_> {
         } else {
             self.queue.push_back(Waiting { job, told: None, fetch: None });
         }
+    }
+
+    /// Whether nobody more may wait. Those who have gone away make room.
+    fn is_full(&mut self) -> bool {
+        if self.queue.len() >= self.queue_limit + self.idle_slots() {
+            self.drop_cancelled();
+        }
+        self.queue.len() >= self.queue_limit + self.idle_slots()
     }
 
     fn idle_slots(&self) -> usize {
