@@ -20,6 +20,7 @@ use std::time::Duration;
 
 mod rows;
 
+pub(super) use rows::no_chat;
 pub use rows::{Row, marked, names, passed, rows, to_come};
 
 /// Cells of what is said below the rows at most.
@@ -180,12 +181,18 @@ impl Step<'_> {
 
     fn target_marked(&mut self, again: bool) {
         let Some((card, residency)) = self.marked_model() else { return };
-        match residency.and_then(|residency| residency.verdict) {
+        let verdict = residency.and_then(|residency| residency.verdict);
+        // No others go for what can't be had.
+        match verdict.filter(|_| !self.marked_embeds()) {
             Some(verdict) if card.state != ModelState::Loaded && verdict.evicts() && !again => {
                 self.ask_to_evict(Command::Target, "t", &card.id, &verdict);
             }
             _ => self.choose_marked(),
         }
+    }
+
+    fn marked_embeds(&self) -> bool {
+        self.marked_key().is_some_and(|(backend, model)| self.model.fleet.embeds(Some(&backend), &model))
     }
 
     fn ask_to_evict(&mut self, command: Command, key: &str, id: &str, verdict: &Verdict) {
@@ -199,6 +206,9 @@ impl Step<'_> {
     /// Takes the marked model for the next turn; the board has done its work then.
     fn choose_marked(&mut self) {
         let Some((backend, model)) = self.marked_key() else { return };
+        if self.model.fleet.embeds(Some(&backend), &model) {
+            return self.say_on_board(Level::Warn, &no_chat(&model));
+        }
         if self.pin_model(&format!("{backend}/{model}")) {
             self.model.overlays.pop();
         }

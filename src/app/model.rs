@@ -262,6 +262,8 @@ pub struct BackendView {
     pub trouble: Option<Shown>,
     /// How its models are kept in memory, of those of which it says so.
     pub residency: Vec<Residency>,
+    /// Ids of those that make embeddings: no turn goes to them.
+    pub embedders: Vec<String>,
     /// When that was heard: countdowns count from there.
     pub heard_at: Duration,
     /// Its machine's memory, where it says so and the board has asked.

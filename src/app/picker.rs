@@ -84,8 +84,9 @@ pub(super) fn models(fleet: &Fleet, prefs: &Prefs) -> Vec<PickerItem> {
                 Some(why) => ("✕", why.clone()),
                 None => state(card),
             };
+            let is_embedder = backend.embedders.contains(&card.id);
             let label = shown_line(if is_alone { &card.id } else { &value }, CELLS);
-            rows.push((rank, PickerItem { value, mark, label, columns: columns(card, state) }));
+            rows.push((rank, PickerItem { value, mark, label, columns: columns(card, is_embedder, state) }));
         }
         if backend.models.is_empty() {
             let (mark, state) = match &backend.trouble {
@@ -112,14 +113,18 @@ fn state(card: &ModelCard) -> (&'static str, Shown) {
     }
 }
 
-fn columns(card: &ModelCard, state: Shown) -> Vec<Shown> {
+fn columns(card: &ModelCard, is_embedder: bool, state: Shown) -> Vec<Shown> {
     let column = |text: Option<String>| shown_line(&text.unwrap_or_default(), CELLS);
     vec![
         column(card.parameters.map(parameters)),
         column(card.quantisation.clone()),
         column(card.bytes.map(bytes)),
         column(card.context.map(context)),
-        if card.is_builtin { shown_line(&format!("built in, {}", &*state), CELLS) } else { state },
+        match (card.is_builtin, is_embedder) {
+            (true, _) => shown_line(&format!("built in, {}", &*state), CELLS),
+            (false, true) => shown_line(&format!("embeddings, {}", &*state), CELLS),
+            (false, false) => state,
+        },
     ]
 }
 

@@ -33,6 +33,7 @@ fn listing() -> Listing {
             with("big", ModelState::Loaded),
             with("half", ModelState::Loading { fraction: 0.5 }),
         ],
+        embedders: Vec::new(),
         residency: vec![
             cold("tiny", Fit::Fits),
             needy,
@@ -195,6 +196,49 @@ fn what_makes_others_leave_is_said_first() {
     let effects = app.press("t");
     assert_eq!(effects[0], change("needy", Change::Load { context: None }));
     assert_eq!(app.notice(), "next turn: local · needy");
+}
+
+#[test]
+fn what_makes_embeddings_is_loaded_but_gets_no_turn() {
+    let mut news = listing();
+    news.embedders = vec!["needy".to_owned(), "big".to_owned()];
+    let why = |model: &str| {
+        format!("{model} makes embeddings and can't be chatted with; /v1/embeddings takes texts for it")
+    };
+    let mut app = open();
+    app.msg(models(news.clone()));
+    mark(&mut app, "big");
+    for key in ["enter", "t"] {
+        assert_eq!((app.press(key), said(&app)), (vec![], &*why("big")), "{key}");
+    }
+    mark(&mut app, "needy");
+    assert_eq!((app.press("t"), said(&app)), (vec![], &*why("needy")), "nobody has to go for that");
+    app.press("enter");
+    assert_eq!(app.press("enter"), [change("needy", Change::Load { context: None })]);
+    app.press("/");
+    app.typed("embeddings");
+    assert_eq!(ids(&app), ["big", "needy"]);
+
+    let mut app = App::new();
+    news.embedders.push("tiny".to_owned());
+    app.msg(models(news));
+    for line in ["/model big", "/model local/big"] {
+        app.enter(line);
+        assert_eq!(app.notice(), why("big"), "{line}");
+        assert_eq!(app.model.prefs.pin, crate::router::Target::default());
+        app.press("ctrl+u");
+    }
+    assert!(!app.model.facts().backends[0].models.contains(&"big".to_owned()));
+    app.press("f2");
+    let Some(Overlay::Picker(picker)) = app.model.overlays.last() else { panic!("no list") };
+    let last = |id: &str| {
+        let item = picker.items.iter().find(|item| item.value == id).expect("listed");
+        item.columns.last().expect("columns").to_string()
+    };
+    assert_eq!(
+        (last("local/big"), last("local/needy")),
+        ("embeddings, resident".into(), "embeddings, on disk".into())
+    );
 }
 
 #[test]

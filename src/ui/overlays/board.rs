@@ -114,12 +114,15 @@ fn keys(board: &Board, row: Option<&Row<'_>>, width: usize) -> Vec<(&'static str
         };
         return vec![(key, "do it"), ("esc", "no")];
     }
+    let embeds = row.is_some_and(Row::embeds);
     let mut keys = match row.map(|row| &row.card.state) {
         Some(ModelState::Loaded) => vec![("enter", "use"), ("u", "unload"), ("p", "pin"), ("a", "keep")],
         Some(ModelState::Loading { .. }) => vec![("u", "give up"), ("p", "pin")],
         Some(_) => vec![("enter", "load"), ("p", "pin"), ("t", "use")],
         None => vec![("r", "ask again")],
     };
+    // Nothing is said to what makes embeddings.
+    keys.retain(|(_, what)| !embeds || *what != "use");
     keys.extend([("/", "find"), ("?", "help")]);
     let length = |keys: &[(&str, &str)]| -> usize {
         keys.iter().map(|(key, what)| key.width() + what.width() + 4).sum()
@@ -221,6 +224,9 @@ fn remark(row: &Row<'_>, scene: Scene<'_>) -> (String, Role) {
         return ("away".to_owned(), Role::Bad);
     }
     let mut parts = Vec::new();
+    if row.embeds() {
+        parts.push("embeddings".to_owned());
+    }
     let mut role = Role::Dim;
     match &row.card.state {
         ModelState::Loaded => parts.extend(resident(row, scene)),

@@ -115,6 +115,20 @@ fn the_keys_are_those_of_the_marked_row() {
 }
 
 #[test]
+fn what_makes_embeddings_says_so_and_is_not_for_use() {
+    let on = |id: &'static str| {
+        let mut model = with(120, 40, select(id));
+        model.fleet.backends[0].embedders = vec!["nomic-embed".to_owned(), "llama3.1-8b".to_owned()];
+        model
+    };
+    has(&on("nomic-embed"), "embeddings · pinned");
+    has(&on("nomic-embed"), "── u unload · p");
+    has(&on("llama3.1-8b"), "○ llama3.1-8b");
+    has(&on("llama3.1-8b"), "embeddings · fits");
+    has(&on("llama3.1-8b"), "── enter load · p pin · / find");
+}
+
+#[test]
 fn two_machines_are_told_apart() {
     let mut model = with(120, 40, |_| {});
     let mac = BackendView {

@@ -132,6 +132,7 @@ fn details(row: &Row<'_>, width: usize, scene: Scene<'_>) -> String {
     let packed = card.quantisation.as_ref().map(|text| shown_line(text, 12).to_string());
     let size = card.parameters.map(format::parameters);
     parts.extend([size, packed].into_iter().flatten().reduce(|a, b| format!("{a} {b}")));
+    parts.extend(row.embeds().then(|| "makes embeddings".to_owned()));
     parts.extend(card.is_builtin.then(|| "built in".to_owned()));
     parts.extend(match residency.keep_alive {
         Some(KeepAlive::ForEver) => Some("stays for ever".to_owned()),
