@@ -77,6 +77,7 @@ impl Step<'_> {
             }
             Err(why) => backend.trouble = Some(shown_line(&one_line(&why), 400)),
         }
+        self.keep_asked(name);
         self.refresh_models();
         self.refresh_board(name);
     }
@@ -107,6 +108,8 @@ impl Step<'_> {
 
     /// Nothing is loaded any more on this machine.
     fn forget_residents(&mut self) {
+        let fleet = &self.model.fleet;
+        self.model.pending.asked.retain(|asked| !fleet.is_engine(&asked.backend));
         for backend in self.model.fleet.backends.iter_mut().filter(|b| b.is_engine) {
             for card in &mut backend.models {
                 if matches!(card.state, ModelState::Loaded | ModelState::Loading { .. }) {
