@@ -18,8 +18,10 @@ use crate::text::{EditBuffer, shown_line};
 use rows::{key_of, until_change};
 use std::time::Duration;
 
+mod asked;
 mod rows;
 
+pub(super) use rows::no_chat;
 pub use rows::{Row, marked, names, passed, rows, to_come};
 
 /// Cells of what is said below the rows at most.
@@ -71,11 +73,23 @@ impl Step<'_> {
                 return false;
             }
             [only] => {
+                let state = self.model.fleet.card(&only.0, &only.1).map(|card| card.state.clone());
+                let is_cold = matches!(state, Some(ModelState::Unloaded | ModelState::Failed { .. }));
+                if command == Command::Unload && is_cold {
+                    self.info(&format!("{} is not in memory", only.1));
+                    return true;
+                }
                 self.open_board();
                 if let Some(board) = self.board() {
                     board.selected = Some(only.clone());
                 }
                 self.board_command(command, false);
+                // It is read when the board is closed as well.
+                if command == Command::Pin
+                    && let Some((_, said)) = self.board().and_then(|board| board.said.clone())
+                {
+                    self.info(&said);
+                }
             }
             _ => {
                 self.open_board();
@@ -180,12 +194,18 @@ impl Step<'_> {
 
     fn target_marked(&mut self, again: bool) {
         let Some((card, residency)) = self.marked_model() else { return };
-        match residency.and_then(|residency| residency.verdict) {
+        let verdict = residency.and_then(|residency| residency.verdict);
+        // No others go for what can't be had.
+        match verdict.filter(|_| !self.marked_embeds()) {
             Some(verdict) if card.state != ModelState::Loaded && verdict.evicts() && !again => {
                 self.ask_to_evict(Command::Target, "t", &card.id, &verdict);
             }
             _ => self.choose_marked(),
         }
+    }
+
+    fn marked_embeds(&self) -> bool {
+        self.marked_key().is_some_and(|(backend, model)| self.model.fleet.embeds(Some(&backend), &model))
     }
 
     fn ask_to_evict(&mut self, command: Command, key: &str, id: &str, verdict: &Verdict) {
@@ -199,6 +219,9 @@ impl Step<'_> {
     /// Takes the marked model for the next turn; the board has done its work then.
     fn choose_marked(&mut self) {
         let Some((backend, model)) = self.marked_key() else { return };
+        if self.model.fleet.embeds(Some(&backend), &model) {
+            return self.say_on_board(Level::Warn, &no_chat(&model));
+        }
         if self.pin_model(&format!("{backend}/{model}")) {
             self.model.overlays.pop();
         }
@@ -239,9 +262,14 @@ impl Step<'_> {
     fn pin_marked(&mut self) {
         let Some((card, residency)) = self.marked_model() else { return };
         let pinned = residency.and_then(|residency| residency.pinned) != Some(true);
-        self.with_marked(|residency| residency.pinned = Some(pinned));
         self.change_marked(Change::Pin(pinned));
-        let said = if pinned { "is pinned: it stays until you unload it" } else { "is not pinned any more" };
+        let said = match (pinned, &card.state) {
+            (true, ModelState::Loaded | ModelState::Loading { .. }) => {
+                "is pinned: it stays until you unload it"
+            }
+            (true, _) => "is pinned: once loaded, it stays until you unload it",
+            (false, _) => "is not pinned any more",
+        };
         self.say_on_board(Level::Info, &format!("{} {said}", card.id));
     }
 
@@ -250,11 +278,6 @@ impl Step<'_> {
         let now = residency.and_then(|residency| residency.keep_alive).unwrap_or(KeepAlive::Default);
         let at = KEEP.iter().position(|keep| *keep == now);
         let next = at.and_then(|at| KEEP.get(at + 1)).copied().unwrap_or(KeepAlive::Default);
-        // When it leaves now is for the server to say.
-        self.with_marked(|residency| {
-            residency.keep_alive = Some(next);
-            residency.expires_s = None;
-        });
         self.change_marked(Change::KeepAlive(next));
         let how = match next {
             KeepAlive::Default => "stays as long as is configured".to_owned(),
@@ -283,6 +306,9 @@ impl Step<'_> {
 
     /// A change is done, or can't be.
     pub(super) fn changed(&mut self, backend: &str, model: &str, change: Change, result: Result<(), String>) {
+        if self.answered(backend, model, change, result.is_ok()) {
+            return;
+        }
         let is_told = self.model.fleet.is_engine(backend) && result.is_ok();
         if let Err(why) = result {
             let why = if why.contains(model) { why } else { format!("{model}: {why}") };
@@ -366,23 +392,18 @@ impl Step<'_> {
         Some((row.card.clone(), row.residency.cloned()))
     }
 
-    /// Shows a change of the marked model before the server tells of it.
-    fn with_marked(&mut self, change: impl FnOnce(&mut Residency)) {
-        let Some((backend, model)) = self.marked_key() else { return };
-        let backend = self.model.fleet.backends.iter_mut().find(|b| b.name == backend);
-        let residency = backend.and_then(|b| b.residency.iter_mut().find(|r| r.id == model));
-        if let Some(residency) = residency {
-            change(residency);
-        }
-    }
-
     fn change_marked(&mut self, change: Change) {
         if let Some((backend, model)) = self.marked_key() {
             // It stays marked wherever its row goes.
             if let Some(board) = self.board() {
                 board.selected = Some((backend.clone(), model.clone()));
             }
-            self.effect(Effect::ChangeModel { backend, model, change });
+            match change {
+                Change::Pin(_) | Change::KeepAlive(_) => self.ask_for(backend, model, change),
+                Change::Load { .. } | Change::Unload => {
+                    self.effect(Effect::ChangeModel { backend, model, change });
+                }
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! What is known of backends and models: taking news in, and what the router and a request need of it.
 
 use super::effect::Effect;
-use super::model::{EngineView, Fleet, Model, Prefs, Restart};
+use super::model::{BackendView, EngineView, Fleet, Model, Prefs, Restart};
 use super::msg::EngineNews;
 use super::notice::one_line;
 use super::turn::Phase;
@@ -17,7 +17,10 @@ impl Model {
         let backends = self.fleet.backends.iter().map(|backend| BackendFacts {
             name: backend.name.clone(),
             default_model: backend.default_model.clone(),
-            models: backend.models.iter().map(|card| card.id.clone()).collect(),
+            models: (backend.models.iter().map(|card| &card.id))
+                .filter(|id| !backend.embedders.contains(id))
+                .cloned()
+                .collect(),
         });
         Facts {
             pin: self.prefs.pin.clone(),
@@ -33,6 +36,13 @@ impl Fleet {
     pub(super) fn card(&self, backend: &str, model: &str) -> Option<&ModelCard> {
         let backend = self.backends.iter().find(|b| b.name == backend)?;
         backend.models.iter().find(|card| card.id == model)
+    }
+
+    /// Whether a model makes embeddings, not text; on any backend where none is named.
+    pub(super) fn embeds(&self, backend: Option<&str>, model: &str) -> bool {
+        let mut named = self.backends.iter().filter(|b| backend.is_none_or(|name| b.name == name));
+        let holds = |b: &BackendView| b.models.iter().any(|card| card.id == model);
+        named.find(|b| holds(b)).is_some_and(|b| b.embedders.iter().any(|id| id == model))
     }
 
     /// Whether a backend is the engine of this machine.
@@ -61,11 +71,13 @@ impl Step<'_> {
             Ok(listing) => {
                 backend.models = listing.cards;
                 backend.residency = listing.residency;
+                backend.embedders = listing.embedders;
                 backend.heard_at = self.ctx.now;
                 backend.trouble = None;
             }
             Err(why) => backend.trouble = Some(shown_line(&one_line(&why), 400)),
         }
+        self.keep_asked(name);
         self.refresh_models();
         self.refresh_board(name);
     }
@@ -96,6 +108,8 @@ impl Step<'_> {
 
     /// Nothing is loaded any more on this machine.
     fn forget_residents(&mut self) {
+        let fleet = &self.model.fleet;
+        self.model.pending.asked.retain(|asked| !fleet.is_engine(&asked.backend));
         for backend in self.model.fleet.backends.iter_mut().filter(|b| b.is_engine) {
             for card in &mut backend.models {
                 if matches!(card.state, ModelState::Loaded | ModelState::Loading { .. }) {

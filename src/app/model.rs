@@ -1,7 +1,7 @@
 //! All state of the interface, in groups. No behaviour, no channels, handles, clocks or colours.
 
 use super::turn::Turn;
-use crate::chat::{GenKey, Machine, ModelCard, Residency, Sampling, SessionId, TurnId};
+use crate::chat::{Change, GenKey, Machine, ModelCard, Residency, Sampling, SessionId, TurnId};
 use crate::command::Command;
 use crate::keymap::Chord;
 use crate::router::Target;
@@ -56,8 +56,25 @@ pub struct Pending {
     pub asked_to_quit: Option<GenKey>,
     /// The draft of the running turn where it had chips: it returns when the turn is taken back.
     pub sent: Option<(TurnId, EditBuffer)>,
+    /// Pins and times that were asked for and are not told by the server yet.
+    pub asked: Vec<Asked>,
     /// The highest number of a turn in this session, dropped ones included: numbers are not used twice.
     pub last_turn: u32,
+}
+
+/// A pin or a time that was asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Asked {
+    /// The backend's name.
+    pub backend: String,
+    /// The model's id.
+    pub model: String,
+    /// What the request under way asks for; none when it was answered.
+    pub sent: Option<Change>,
+    /// What was asked for last.
+    pub wanted: Change,
+    /// Whether the server told it already.
+    pub is_told: bool,
 }
 
 /// Whether queued messages go out by themselves.
@@ -262,6 +279,8 @@ pub struct BackendView {
     pub trouble: Option<Shown>,
     /// How its models are kept in memory, of those of which it says so.
     pub residency: Vec<Residency>,
+    /// Ids of those that make embeddings: no turn goes to them.
+    pub embedders: Vec<String>,
     /// When that was heard: countdowns count from there.
     pub heard_at: Duration,
     /// Its machine's memory, where it says so and the board has asked.

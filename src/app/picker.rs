@@ -84,8 +84,9 @@ pub(super) fn models(fleet: &Fleet, prefs: &Prefs) -> Vec<PickerItem> {
                 Some(why) => ("✕", why.clone()),
                 None => state(card),
             };
+            let is_embedder = backend.embedders.contains(&card.id);
             let label = shown_line(if is_alone { &card.id } else { &value }, CELLS);
-            rows.push((rank, PickerItem { value, mark, label, columns: columns(card, state) }));
+            rows.push((rank, PickerItem { value, mark, label, columns: columns(card, is_embedder, state) }));
         }
         if backend.models.is_empty() {
             let (mark, state) = match &backend.trouble {
@@ -112,14 +113,18 @@ fn state(card: &ModelCard) -> (&'static str, Shown) {
     }
 }
 
-fn columns(card: &ModelCard, state: Shown) -> Vec<Shown> {
+fn columns(card: &ModelCard, is_embedder: bool, state: Shown) -> Vec<Shown> {
     let column = |text: Option<String>| shown_line(&text.unwrap_or_default(), CELLS);
     vec![
         column(card.parameters.map(parameters)),
         column(card.quantisation.clone()),
         column(card.bytes.map(bytes)),
         column(card.context.map(context)),
-        if card.is_builtin { shown_line(&format!("built in, {}", &*state), CELLS) } else { state },
+        match (card.is_builtin, is_embedder) {
+            (true, _) => shown_line(&format!("built in, {}", &*state), CELLS),
+            (false, true) => shown_line(&format!("embeddings, {}", &*state), CELLS),
+            (false, false) => state,
+        },
     ]
 }
 
@@ -135,14 +140,15 @@ fn parameters(n: u64) -> String {
     }
 }
 
-/// `4.7 GB`, `352 MB`.
+/// `4.7 GiB`, `352 MiB`.
 #[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
 fn bytes(n: u64) -> String {
-    match n {
-        0..950_000 => format!("{:.0} kB", n as f64 / 1e3),
-        950_000..9_950_000 => format!("{:.1} MB", n as f64 / 1e6),
-        9_950_000..950_000_000 => format!("{:.0} MB", n as f64 / 1e6),
-        _ => format!("{:.1} GB", n as f64 / 1e9),
+    let mib = n as f64 / f64::from(1 << 20);
+    match mib {
+        ..0.95 => format!("{:.0} KiB", mib * 1024.0),
+        ..9.95 => format!("{mib:.1} MiB"),
+        ..972.0 => format!("{mib:.0} MiB"),
+        _ => format!("{:.1} GiB", mib / 1024.0),
     }
 }
 
@@ -225,7 +231,7 @@ mod tests {
             assert_eq!(parameters(n), text);
         }
         for (n, text) in
-            [(4_683_073_184, "4.7 GB"), (352_000_000, "352 MB"), (2_000_000, "2.0 MB"), (900, "1 kB")]
+            [(4_683_073_184, "4.4 GiB"), (352 << 20, "352 MiB"), (2 << 20, "2.0 MiB"), (900, "1 KiB")]
         {
             assert_eq!(bytes(n), text);
         }

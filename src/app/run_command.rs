@@ -1,5 +1,6 @@
 //! What the named commands do, from a slash line, a leader pair or a menu.
 
+use super::board::no_chat;
 use super::effect::{CopyWhat, Effect};
 use super::model::{PromptView, Saving};
 use super::picker;
@@ -156,6 +157,12 @@ impl Step<'_> {
     }
 
     fn pin(&mut self, target: Target) -> bool {
+        if let Some(model) = &target.model
+            && self.model.fleet.embeds(target.backend.as_deref(), model)
+        {
+            self.warn(&no_chat(model));
+            return false;
+        }
         let before = std::mem::replace(&mut self.model.prefs.pin, target);
         let decision = match route(&self.model.facts()) {
             Ok(decision) => decision,

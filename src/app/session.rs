@@ -66,8 +66,8 @@ impl Step<'_> {
     fn reset(&mut self) {
         // Queued messages are in the input history already.
         self.model.queue.clear();
-        let Pending { restart, residents, .. } = std::mem::take(&mut self.model.pending);
-        self.model.pending = Pending { restart, residents, ..Pending::default() };
+        let Pending { restart, residents, asked, .. } = std::mem::take(&mut self.model.pending);
+        self.model.pending = Pending { restart, residents, asked, ..Pending::default() };
         self.follow();
     }
 }

@@ -19,6 +19,8 @@ pub(super) struct Entry {
     pub(super) path: Option<String>,
     /// How it is kept in memory, where the server says.
     pub(super) residency: Option<Residency>,
+    /// Whether it makes embeddings, not text.
+    pub(super) embeds: bool,
 }
 
 /// Reads `{"data": [...]}`, `{"models": [...]}` or a bare array. None when it is none of these.
@@ -34,6 +36,9 @@ pub(super) fn entries(list: &Value) -> Option<Vec<Entry>> {
 pub(super) fn listing(entries: Vec<Entry>) -> Listing {
     let mut listing = Listing::default();
     for entry in entries {
+        if entry.embeds {
+            listing.embedders.push(entry.card.id.clone());
+        }
         listing.cards.push(entry.card);
         listing.residency.extend(entry.residency);
     }
@@ -63,7 +68,8 @@ fn entry(item: &Value) -> Option<Entry> {
         id,
     };
     let residency = residency(&card.id, item);
-    Some(Entry { card, path: text(ours("path")).or_else(|| text(item.get("path"))), residency })
+    let path = text(ours("path")).or_else(|| text(item.get("path")));
+    Some(Entry { card, path, residency, embeds: embeds(item) })
 }
 
 fn state(item: &Value) -> ModelState {
@@ -86,7 +92,7 @@ fn state(item: &Value) -> ModelState {
         }
         Some("failed") => failed(status),
         Some("unloaded") if has_failed => failed(status),
-        Some("unloaded") if !makes_text(item) => {
+        Some("unloaded") if !makes_text(item) && !embeds(item) => {
             ModelState::Failed { reason: "not a chat model: it makes no text".to_owned() }
         }
         Some("unloaded") => ModelState::Unloaded,
@@ -94,10 +100,19 @@ fn state(item: &Value) -> ModelState {
     }
 }
 
+/// What comes out of a model, where the server says.
+fn outputs(item: &Value) -> Option<&Vec<Value>> {
+    item.get("architecture")?.get("output_modalities")?.as_array().filter(|all| !all.is_empty())
+}
+
 /// Whether text comes out of a model, as far as the server says.
 fn makes_text(item: &Value) -> bool {
-    let outputs = item.get("architecture").and_then(|a| a.get("output_modalities")).and_then(Value::as_array);
-    outputs.is_none_or(|all| all.is_empty() || all.iter().any(|kind| kind == "text"))
+    outputs(item).is_none_or(|all| all.iter().any(|kind| kind == "text"))
+}
+
+/// Whether a model makes embeddings and no text.
+fn embeds(item: &Value) -> bool {
+    !makes_text(item) && outputs(item).is_some_and(|all| all.iter().any(|kind| kind == "embeddings"))
 }
 
 fn failed(status: &Value) -> ModelState {
@@ -180,6 +195,29 @@ mod tests {
         assert_eq!(cards(&vllm), [ModelCard { context: Some(4096), ..bare("a", ModelState::Unknown) }]);
         let router = json!({"data": [{"id": "a", "status": {"value": "loading", "progress": {"stages": [], "value": 0.25}}}]});
         assert_eq!(cards(&router), [bare("a", ModelState::Loading { fraction: 0.25 })]);
+    }
+
+    #[test]
+    fn what_makes_no_text_is_told_apart() {
+        let of = |id: &str, value: &str, outputs: &[&str]| json!({"id": id, "status": {"value": value}, "architecture": {"output_modalities": outputs}});
+        let list = json!({"data": [
+            of("bert", "unloaded", &["embeddings"]), of("warm", "loaded", &["embeddings"]),
+            of("both", "unloaded", &["text", "embeddings"]), of("painter", "unloaded", &["image"]),
+            of("bare", "unloaded", &[]),
+        ]});
+        let listing = listing(entries(&list).expect("a list"));
+        assert_eq!(listing.embedders, ["bert", "warm"]);
+        let failed = ModelState::Failed { reason: "not a chat model: it makes no text".into() };
+        assert_eq!(
+            listing.cards,
+            [
+                bare("bert", ModelState::Unloaded),
+                bare("warm", ModelState::Loaded),
+                bare("both", ModelState::Unloaded),
+                bare("painter", failed),
+                bare("bare", ModelState::Unloaded),
+            ]
+        );
     }
 
     #[test]

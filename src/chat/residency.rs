@@ -9,11 +9,13 @@ pub struct Listing {
     pub cards: Vec<ModelCard>,
     /// How they are kept: of those only whose server says anything about it.
     pub residency: Vec<Residency>,
+    /// Ids of those that make embeddings, not text: they are loaded as others are, and can't be chatted with.
+    pub embedders: Vec<String>,
 }
 
 impl From<Vec<ModelCard>> for Listing {
     fn from(cards: Vec<ModelCard>) -> Self {
-        Self { cards, residency: Vec::new() }
+        Self { cards, ..Self::default() }
     }
 }
 

@@ -103,9 +103,10 @@ async fn pin(backend: &Backend, model: &str, is_pinned: bool) -> Result<Exit, Ap
     backend.change(model, Change::Pin(is_pinned)).await?;
     let name = shown_line(model, 80);
     out::note(&if is_pinned {
-        format!(
-            "{name} stays resident once it is loaded, until the engine ends; in the configuration: [[engine.models]]"
-        )
+        let models = backend.model_list().await.unwrap_or_default();
+        let is_resident = models.iter().any(|m| m["id"] == model && m["status"]["value"] == "loaded");
+        let when = if is_resident { "it" } else { "once loaded, it" };
+        format!("{name} is pinned: {when} stays until you unload it or the engine ends")
     } else {
         format!("{name} may leave when it is idle")
     });
@@ -167,10 +168,17 @@ fn size(bytes: u64) -> String {
 /// How many weights: `2.1M`, `8.0B`.
 fn parameters(count: u64) -> String {
     let n = count as f64;
-    if n >= 1e9 { format!("{:.1}B", n / 1e9) } else { format!("{:.1}M", n / 1e6) }
+    match count {
+        0..950_000 => format!("{:.0}k", n / 1e3),
+        950_000..950_000_000 => format!("{:.1}M", n / 1e6),
+        _ => format!("{:.1}B", n / 1e9),
+    }
 }
 
-/// The models as lines of columns; the last one, what would become of a load, is as long as it is.
+/// Columns a line of the table takes at most; a state that does not fit goes below its model.
+const COLUMNS: usize = 80;
+
+/// The models as lines of columns, and below one that can't be loaded why.
 fn table(models: &[Value]) -> String {
     let head = ["", "MODEL", "WEIGHTS", "QUANT", "CONTEXT", "SIZE", "STATE"].map(str::to_owned);
     let rows: Vec<[String; 7]> = std::iter::once(head).chain(models.iter().map(row)).collect();
@@ -187,9 +195,56 @@ fn table(models: &[Value]) -> String {
                 _ => format!("{cell}{gap}"),
             }
         });
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+        let mut cells: Vec<String> = cells.collect();
+        let all = cells.join("  ").trim_end().to_owned();
+        if width(&all) <= COLUMNS {
+            return all;
+        }
+        let state = cells.pop().unwrap_or_default();
+        format!("{}\n     {state}", cells.join("  ").trim_end())
     };
-    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+    let whys = std::iter::once(None).chain(models.iter().map(why));
+    let lines = rows.iter().zip(whys).map(|(row, why)| match why {
+        Some(why) => format!("{}\n     {why}", line(row)),
+        None => line(row),
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Why a model can't be loaded. Foreign.
+fn why(model: &Value) -> Option<String> {
+    let verdict = &model["duet"]["verdict"];
+    let why = match model["status"]["value"].as_str() {
+        Some("loaded" | "loading") => return None,
+        _ if model["status"]["failed"] == true => &model["status"]["error"],
+        _ if verdict["fit"] == "does_not_fit" => &verdict["say"],
+        _ => return None,
+    };
+    let why = shown_line(why.as_str().unwrap_or_default(), 300).to_string();
+    (!why.is_empty()).then_some(why)
+}
+
+/// What would become of a load, in a few words. Foreign.
+fn verdict(duet: &Value) -> String {
+    let verdict = &duet["verdict"];
+    let needs = || duet["need"].as_u64().map(|n| format!(", needs {}", size(n))).unwrap_or_default();
+    match verdict["fit"].as_str() {
+        Some("fits") => format!("fits{}", needs()),
+        Some("smaller_context") => match verdict["context"].as_u64() {
+            Some(context) => format!("fits with {context} tokens"),
+            None => "fits with less context".to_owned(),
+        },
+        Some("if_unloaded") => match verdict["unload"].as_array().map(Vec::as_slice) {
+            Some([only]) => {
+                format!("fits if {} goes", &*shown_line(only.as_str().unwrap_or_default(), 48))
+            }
+            Some([_, _, ..]) => "fits if others go".to_owned(),
+            _ => "fits if another goes".to_owned(),
+        },
+        Some("partial") => "fits in part".to_owned(),
+        Some("does_not_fit") => format!("does not fit{}", needs()),
+        _ => String::new(),
+    }
 }
 
 /// One model. Everything in it is foreign.
@@ -209,13 +264,17 @@ fn row(model: &Value) -> [String; 7] {
             let line = loading_line("", progress["value"].as_f64().unwrap_or(0.0), bytes);
             ("◐", line.replace(" :", ":").trim().to_owned())
         }
-        _ if status["failed"] == true => ("✕", text(&status["error"], 100)),
-        _ if duet["verdict"]["fit"] == "fits" => {
-            let needs = duet["need"].as_u64().map(|n| format!(", needs {}", size(n)));
-            ("○", format!("fits{}", needs.unwrap_or_default()))
-        }
-        _ => ("○", text(&duet["verdict"]["say"], 300)),
+        _ if status["failed"] == true => ("✕", "failed".to_owned()),
+        _ => ("○", verdict(duet)),
     };
+    let embeds = model["architecture"]["output_modalities"] == serde_json::json!(["embeddings"]);
+    let is_pinned = duet["pinned"] == true && mark != "●";
+    let parts = [
+        embeds.then(|| "embeddings".to_owned()),
+        Some(state).filter(|state| !state.is_empty()),
+        is_pinned.then(|| "pinned".to_owned()),
+    ];
+    let state = parts.into_iter().flatten().collect::<Vec<_>>().join(", ");
     let quantisation = if duet["quantisation"].is_string() { &duet["quantisation"] } else { &meta["ftype"] };
     [
         mark.to_owned(),
@@ -228,12 +287,13 @@ fn row(model: &Value) -> [String; 7] {
     ]
 }
 
-/// `resident, 4.2 GiB, pinned`, `resident, 4.2 GiB, idle for 12 s, leaves in 30 min`.
+/// `resident, 4.2 GiB, pinned`, `resident, 4.2 GiB, leaves in 30 min`.
 fn resident(duet: &Value) -> String {
     let mut parts = vec!["resident".to_owned()];
     parts.extend(duet["need"].as_u64().map(size));
     let seconds = |s: f64| if s < 120.0 { format!("{s:.0} s") } else { format!("{:.0} min", s / 60.0) };
     match (duet["running"].as_u64().unwrap_or(0), duet["queued"].as_u64().unwrap_or(0)) {
+        (0, 0) if duet["pinned"] == true || duet["expires_s"].is_number() => {}
         (0, 0) => parts.extend(duet["idle_s"].as_f64().map(|s| format!("idle for {}", seconds(s)))),
         (running, 0) => parts.push(format!("answering {running}")),
         (running, queued) => parts.push(format!("answering {running}, {queued} waiting")),
@@ -258,22 +318,31 @@ mod tests {
                 "idle_s": 12.2, "pinned": true, "running": 0, "queued": 0, "expires_s": null}}),
             json!({"id": "qwen3-8b", "meta": {"n_params": 8_190_000_000_u64, "size": 5_027_783_488_u64, "n_ctx_train": 40960},
                 "status": {"value": "unloaded"}, "duet": {"quantisation": "q4_k_m",
-                "verdict": {"fit": "if_unloaded", "say": "fits if builtin is unloaded"}}}),
+                "verdict": {"fit": "if_unloaded", "unload": ["builtin"], "say": "fits if builtin is unloaded"}}}),
             json!({"id": "big", "meta": {}, "status": {"value": "loading", "progress": {"value": 0.25,
                 "bytes_done": 1_u64 << 30, "bytes_total": 4_u64 << 30}}, "duet": {}}),
             json!({"id": "bad\u{1b}[2J", "status": {"value": "unloaded", "failed": true, "error": "cut off\nnext"}}),
             json!({"id": "small", "status": {"value": "unloaded"}, "duet": {"need": 3 << 20,
                 "verdict": {"fit": "fits", "say": "fits: needs 3.0 MiB (weights and all the rest)"}}}),
+            json!({"id": "bert", "status": {"value": "unloaded"}, "architecture": {"output_modalities": ["embeddings"]},
+                "meta": {"n_params": 30_000}, "duet": {"need": 3 << 20, "pinned": true, "verdict": {"fit": "fits"}}}),
+            json!({"id": "huge", "status": {"value": "unloaded"}, "duet": {"need": 40_u64 << 30,
+                "verdict": {"fit": "does_not_fit", "say": "does not fit: 40.0 GiB are needed"}}}),
             json!({"id": "elsewhere"}),
             json!(5),
         ];
         insta::assert_snapshot!(table(&models), @"
            MODEL      WEIGHTS  QUANT   CONTEXT     SIZE  STATE
-        ●  builtin       2.1M  f16         512  2.1 MiB  resident, 11.4 MiB, idle for 12 s, pinned
-        ○  qwen3-8b      8.2B  q4_k_m    40960  4.7 GiB  fits if builtin is unloaded
+        ●  builtin       2.1M  f16         512  2.1 MiB  resident, 11.4 MiB, pinned
+        ○  qwen3-8b      8.2B  q4_k_m    40960  4.7 GiB  fits if builtin goes
         ◐  big                                           loading: 1.0 GiB of 4.0 GiB (25 %)
-        ✕  bad␛[2J                                       cut off next
+        ✕  bad␛[2J                                       failed
+             cut off next
         ○  small                                         fits, needs 3.0 MiB
+        ○  bert           30k
+             embeddings, fits, needs 3.0 MiB, pinned
+        ○  huge                                          does not fit, needs 40.0 GiB
+             does not fit: 40.0 GiB are needed
         ○  elsewhere
         ○
         ");

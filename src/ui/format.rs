@@ -44,25 +44,30 @@ pub(super) fn speed(per_s: f64) -> String {
     if per_s < 99.95 { format!("{per_s:.1} tok/s") } else { format!("{per_s:.0} tok/s") }
 }
 
-/// How many weights a model has: `2M`, `7B`, `1.5B`.
+/// How many weights a model has: `30k`, `2M`, `7B`, `1.5B`.
 pub(super) fn parameters(count: u64) -> String {
     let n = float(count);
-    let (n, unit) = if n >= 0.95e9 { (n / 1e9, "B") } else { (n / 1e6, "M") };
+    let (n, unit) = match count {
+        0..950_000 => return format!("{:.0}k", n / 1e3),
+        950_000..950_000_000 => (n / 1e6, "M"),
+        _ => (n / 1e9, "B"),
+    };
     if n < 9.95 && (n - n.round()).abs() > 0.05 { format!("{n:.1}{unit}") } else { format!("{n:.0}{unit}") }
 }
 
-/// A size: `4.7 GB`, `352 MB`, `2.0 MB`.
+/// A size: `4.7 GiB`, `352 MiB`, `2.0 MiB`.
 pub(super) fn bytes(count: u64) -> String {
     let n = float(count);
-    match count {
-        0..950_000 => format!("{:.0} kB", n / 1e3),
-        950_000..9_950_000 => format!("{:.1} MB", n / 1e6),
-        9_950_000..950_000_000 => format!("{:.0} MB", n / 1e6),
-        _ => format!("{:.1} GB", n / 1e9),
+    let mib = n / f64::from(1 << 20);
+    match mib {
+        ..0.95 => format!("{:.0} KiB", n / 1024.0),
+        ..9.95 => format!("{mib:.1} MiB"),
+        ..972.0 => format!("{mib:.0} MiB"),
+        _ => format!("{:.1} GiB", mib / 1024.0),
     }
 }
 
-/// One size of another: `18.1 of 43.1 GB`, `352 MB of 4.7 GB`.
+/// One size of another: `18.1 of 43.1 GiB`, `352 MiB of 4.7 GiB`.
 pub(super) fn bytes_of(part: u64, whole: u64) -> String {
     let is_nothing = part == 0;
     let (part, whole) = (bytes(part), bytes(whole));
@@ -135,16 +140,16 @@ mod tests {
         assert_eq!([0.0, 4.2, 1234.0].map(millis), ["0", "4 ms", "1.2 s"]);
         assert_eq!([131.4, 14.21].map(speed), ["131 tok/s", "14.2 tok/s"]);
         assert_eq!(
-            [2_000_000, 7_615_000_000, 1_540_000_000, 70_600_000_000].map(parameters),
-            ["2M", "7.6B", "1.5B", "71B"]
+            [30_000, 2_000_000, 7_615_000_000, 1_540_000_000, 70_600_000_000].map(parameters),
+            ["30k", "2M", "7.6B", "1.5B", "71B"]
         );
         assert_eq!(
-            [900, 2_000_000, 352_000_000, 43_100_000_000].map(bytes),
-            ["1 kB", "2.0 MB", "352 MB", "43.1 GB"]
+            [900, 2 << 20, 352 << 20, 43 << 30].map(bytes),
+            ["1 KiB", "2.0 MiB", "352 MiB", "43.0 GiB"]
         );
-        assert_eq!(bytes_of(18_100_000_000, 43_100_000_000), "18.1 of 43.1 GB");
-        assert_eq!(bytes_of(0, 43_100_000_000), "0 of 43.1 GB");
-        assert_eq!(bytes_of(352_000_000, 43_100_000_000), "352 MB of 43.1 GB");
+        assert_eq!(bytes_of(18 << 30, 43 << 30), "18.0 of 43.0 GiB");
+        assert_eq!(bytes_of(0, 43 << 30), "0 of 43.0 GiB");
+        assert_eq!(bytes_of(352 << 20, 43 << 30), "352 MiB of 43.0 GiB");
         assert_eq!([40, 60, 240, 3600, 3900].map(short_time), ["40 s", "1 m", "4 m", "1 h", "1 h 5 m"]);
         assert_eq!((share(1, 0), share(3, 2), share(1, 4)), (0.0, 1.0, 0.25));
         assert_eq!((part(0.5, 7), part(f64::NAN, 7), part(2.0, 7)), (4, 0, 7));

@@ -24,6 +24,12 @@ impl Row<'_> {
         self.backend.name == *backend && self.card.id == *model
     }
 
+    /// Whether it makes embeddings: it can't be chatted with.
+    #[must_use]
+    pub fn embeds(&self) -> bool {
+        self.backend.embedders.contains(&self.card.id)
+    }
+
     /// Whether it can be loaded, while it is not in memory and that is known.
     #[must_use]
     pub fn verdict(&self) -> Option<&Verdict> {
@@ -66,7 +72,8 @@ impl Row<'_> {
             ModelState::Unknown => "",
         };
         let pinned = if self.residency.and_then(|r| r.pinned) == Some(true) { "pinned" } else { "" };
-        format!("{} {} {quantisation} {state} {pinned}", self.backend.name, self.card.id)
+        let embeds = if self.embeds() { "embeddings" } else { "" };
+        format!("{} {} {quantisation} {state} {pinned} {embeds}", self.backend.name, self.card.id)
     }
 }
 
@@ -156,4 +163,9 @@ pub fn names(ids: &[String]) -> String {
 /// What a row is marked by: backend and model.
 pub(super) fn key_of(row: &Row<'_>) -> (String, String) {
     (row.backend.name.clone(), row.card.id.clone())
+}
+
+/// Why a model that makes embeddings gets no turn.
+pub(in crate::app) fn no_chat(model: &str) -> String {
+    format!("{model} makes embeddings and can't be chatted with; /v1/embeddings takes texts for it")
 }

@@ -33,6 +33,7 @@ fn listing() -> Listing {
             with("big", ModelState::Loaded),
             with("half", ModelState::Loading { fraction: 0.5 }),
         ],
+        embedders: Vec::new(),
         residency: vec![
             cold("tiny", Fit::Fits),
             needy,
@@ -198,6 +199,49 @@ fn what_makes_others_leave_is_said_first() {
 }
 
 #[test]
+fn what_makes_embeddings_is_loaded_but_gets_no_turn() {
+    let mut news = listing();
+    news.embedders = vec!["needy".to_owned(), "big".to_owned()];
+    let why = |model: &str| {
+        format!("{model} makes embeddings and can't be chatted with; /v1/embeddings takes texts for it")
+    };
+    let mut app = open();
+    app.msg(models(news.clone()));
+    mark(&mut app, "big");
+    for key in ["enter", "t"] {
+        assert_eq!((app.press(key), said(&app)), (vec![], &*why("big")), "{key}");
+    }
+    mark(&mut app, "needy");
+    assert_eq!((app.press("t"), said(&app)), (vec![], &*why("needy")), "nobody has to go for that");
+    app.press("enter");
+    assert_eq!(app.press("enter"), [change("needy", Change::Load { context: None })]);
+    app.press("/");
+    app.typed("embeddings");
+    assert_eq!(ids(&app), ["big", "needy"]);
+
+    let mut app = App::new();
+    news.embedders.push("tiny".to_owned());
+    app.msg(models(news));
+    for line in ["/model big", "/model local/big"] {
+        app.enter(line);
+        assert_eq!(app.notice(), why("big"), "{line}");
+        assert_eq!(app.model.prefs.pin, crate::router::Target::default());
+        app.press("ctrl+u");
+    }
+    assert!(!app.model.facts().backends[0].models.contains(&"big".to_owned()));
+    app.press("f2");
+    let Some(Overlay::Picker(picker)) = app.model.overlays.last() else { panic!("no list") };
+    let last = |id: &str| {
+        let item = picker.items.iter().find(|item| item.value == id).expect("listed");
+        item.columns.last().expect("columns").to_string()
+    };
+    assert_eq!(
+        (last("local/big"), last("local/needy")),
+        ("embeddings, resident".into(), "embeddings, on disk".into())
+    );
+}
+
+#[test]
 fn unloading_asks_while_it_answers() {
     let mut app = open();
     mark(&mut app, "big");
@@ -236,7 +280,19 @@ fn pins_and_times_are_shown_before_the_server_tells() {
     mark(&mut app, "big");
     assert_eq!(app.press("p"), [change("big", Change::Pin(true))]);
     assert_eq!(said(&app), "big is pinned: it stays until you unload it");
-    assert_eq!(app.press("p"), [change("big", Change::Pin(false))], "before any news");
+    assert_eq!(app.press("p"), [], "one at a time");
+    let told = |change, result| Msg::Changed {
+        backend: "local".to_owned(),
+        model: "big".to_owned(),
+        change,
+        result,
+    };
+    assert_eq!(app.msg(told(Change::Pin(true), Ok(()))), [change("big", Change::Pin(false))]);
+    assert_eq!(app.msg(told(Change::Pin(false), Ok(()))), [], "the engine tells by itself");
+    mark(&mut app, "tiny");
+    assert_eq!(app.press("p"), [change("tiny", Change::Pin(true))]);
+    assert_eq!(said(&app), "tiny is pinned: once loaded, it stays until you unload it");
+    mark(&mut app, "big");
     let steps = [
         (KeepAlive::Seconds(300), "big stays for 5 min after its last use"),
         (KeepAlive::Seconds(3600), "big stays for 1 h after its last use"),
@@ -245,17 +301,58 @@ fn pins_and_times_are_shown_before_the_server_tells() {
         (KeepAlive::Default, "big stays as long as is configured"),
     ];
     for (keep, words) in steps {
-        assert_eq!((app.press("a"), said(&app)), (vec![change("big", Change::KeepAlive(keep))], words));
+        let asked = Change::KeepAlive(keep);
+        assert_eq!((app.press("a"), said(&app)), (vec![change("big", asked)], words));
+        assert_eq!(app.msg(told(asked, Ok(()))), [list()]);
     }
-    let done = |result| Msg::Changed {
+    let why = "the engine can't be told to pin a model\nlook at its settings".to_owned();
+    assert_eq!(app.msg(told(Change::Pin(true), Err(why))), [list()], "what was shown is put right");
+}
+
+#[test]
+fn of_quick_keys_the_last_one_counts_whatever_is_told_meanwhile() {
+    let keep =
+        |app: &App| app.model.fleet.backends[0].residency.iter().find(|r| r.id == "big").unwrap().keep_alive;
+    let done = |keep, result| Msg::Changed {
         backend: "local".to_owned(),
         model: "big".to_owned(),
-        change: Change::Pin(true),
+        change: Change::KeepAlive(keep),
         result,
     };
-    assert_eq!(app.msg(done(Ok(()))), [], "the engine tells by itself");
-    let why = "the engine can't be told to pin a model\nlook at its settings".to_owned();
-    assert_eq!(app.msg(done(Err(why))), [list()], "what was shown is put right");
+    let first = KeepAlive::Seconds(300);
+    let last = KeepAlive::Seconds(0);
+    let telling = |keep| {
+        let mut news = listing();
+        news.residency[3].keep_alive = Some(keep);
+        models(news)
+    };
+    let mut app = open();
+    mark(&mut app, "big");
+    assert_eq!(app.press("a a"), [change("big", Change::KeepAlive(first))]);
+    app.msg(telling(first));
+    assert_eq!(keep(&app), Some(KeepAlive::Seconds(3600)), "not what is told of the first");
+    assert_eq!(app.press("a a"), []);
+    assert_eq!((said(&app), keep(&app)), ("big leaves after each answer", Some(last)));
+    assert_eq!(app.msg(done(first, Ok(()))), [change("big", Change::KeepAlive(last))]);
+    assert_eq!(app.msg(done(last, Ok(()))), [list()]);
+    // Late news is not believed once.
+    assert!(app.msg(telling(first)).contains(&list()));
+    assert_eq!(keep(&app), Some(last));
+    app.msg(telling(first));
+    assert_eq!((keep(&app), app.model.pending.asked.len()), (Some(first), 0), "it is so, then");
+
+    // Told before the answer.
+    assert_eq!(app.press("a"), [change("big", Change::KeepAlive(KeepAlive::Seconds(3600)))]);
+    app.msg(telling(KeepAlive::Seconds(3600)));
+    app.msg(done(KeepAlive::Seconds(3600), Ok(())));
+    assert_eq!(app.model.pending.asked, []);
+
+    // A refusal ends it all.
+    assert_eq!(app.press("a a").len(), 1);
+    let refused = app.msg(done(KeepAlive::ForEver, Err("no".to_owned())));
+    assert!(refused.contains(&list()), "{refused:?}");
+    app.msg(telling(first));
+    assert_eq!(keep(&app), Some(first));
 }
 
 #[test]
@@ -349,6 +446,14 @@ fn models_are_changed_by_name() {
     }
     assert_eq!(by_name("/unload big").0, [change("big", Change::Unload)]);
     assert_eq!(by_name("/pin big").0, [change("big", Change::Pin(true))]);
+    let (_, app) = by_name("/unload tiny");
+    assert_eq!((app.model.overlays.len(), app.notice()), (0, "tiny is not in memory"));
+    let (changes, app) = by_name("/pin tiny");
+    let pinned = "tiny is pinned: once loaded, it stays until you unload it";
+    assert_eq!(
+        (changes, said(&app), app.notice()),
+        (vec![change("tiny", Change::Pin(true))], pinned, pinned)
+    );
     let (changes, app) = by_name("/load needy");
     assert_eq!((changes, said(&app)), (vec![], "to load needy, big would have to go; enter again does it"));
     let (changes, app) = by_name("/load n");

@@ -41,8 +41,13 @@ pub(super) fn draw(board: &Board, scene: Scene<'_>, area: Rect, buf: &mut Buffer
 
     let memory = memory::lines(scene, width, usize::from(area.height / 3).max(1));
     let has_filter = board.is_filtering || !board.filter.is_empty();
-    let below = if is_tall { 3 } else { 2 };
     let gap = usize::from(is_tall);
+    // The footer takes what the rows leave, and of theirs no more than one line for what was said.
+    let least = if is_tall || board.said.is_some() { 3 } else { 2 };
+    let others = memory.len() + 2 * gap + usize::from(has_filter) + all.len().max(1);
+    let free = usize::from(area.height).saturating_sub(2 + others);
+    let wanted = words::rows(board, seen.get(at), scene, width);
+    let below = wanted.min(free).max(least);
     let fixed = memory.len() + gap + usize::from(has_filter) + gap + below;
     let height = fixed + all.len().max(1);
     let list_height = usize::from(area.height).saturating_sub(2 + fixed);
@@ -114,12 +119,18 @@ fn keys(board: &Board, row: Option<&Row<'_>>, width: usize) -> Vec<(&'static str
         };
         return vec![(key, "do it"), ("esc", "no")];
     }
+    let embeds = row.is_some_and(Row::embeds);
     let mut keys = match row.map(|row| &row.card.state) {
         Some(ModelState::Loaded) => vec![("enter", "use"), ("u", "unload"), ("p", "pin"), ("a", "keep")],
         Some(ModelState::Loading { .. }) => vec![("u", "give up"), ("p", "pin")],
         Some(_) => vec![("enter", "load"), ("p", "pin"), ("t", "use")],
         None => vec![("r", "ask again")],
     };
+    if row.and_then(|row| row.residency).and_then(|residency| residency.pinned) == Some(true) {
+        keys.iter_mut().filter(|(key, _)| *key == "p").for_each(|(_, what)| *what = "unpin");
+    }
+    // Nothing is said to what makes embeddings.
+    keys.retain(|(_, what)| !embeds || *what != "use");
     keys.extend([("/", "find"), ("?", "help")]);
     let length = |keys: &[(&str, &str)]| -> usize {
         keys.iter().map(|(key, what)| key.width() + what.width() + 4).sum()
@@ -221,6 +232,9 @@ fn remark(row: &Row<'_>, scene: Scene<'_>) -> (String, Role) {
         return ("away".to_owned(), Role::Bad);
     }
     let mut parts = Vec::new();
+    if row.embeds() {
+        parts.push("embeddings".to_owned());
+    }
     let mut role = Role::Dim;
     match &row.card.state {
         ModelState::Loaded => parts.extend(resident(row, scene)),
@@ -264,7 +278,7 @@ fn resident(row: &Row<'_>, scene: Scene<'_>) -> Vec<String> {
         .collect()
 }
 
-/// `loading 42 % · 18.1 of 43.1 GB`.
+/// `loading 42 % · 18.1 of 43.1 GiB`.
 fn progress(row: &Row<'_>) -> String {
     let fraction = match row.card.state {
         ModelState::Loading { fraction } => f64::from(fraction),

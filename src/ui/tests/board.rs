@@ -96,22 +96,36 @@ fn a_server_that_tells_little_gets_no_made_up_numbers() {
 #[test]
 fn the_marked_row_in_words() {
     let on = |id| with(120, 40, select(id));
-    has(&on("qwen2.5-coder-7b-instruct"), "in memory on CUDA0 and CPU: weights 4.4 GB, KV cache 1.8 GB");
+    has(&on("qwen2.5-coder-7b-instruct"), "in memory on CUDA0 and CPU: weights 4.4 GiB, KV cache 1.8 GiB");
     has(&on("qwen2.5-coder-7b-instruct"), "4 answers at once · decode 131 tok/s · prefill 4800 tok/s");
-    has(&on("mistral-small-24b"), "│ being loaded, 6.0 of 14.3 GB read; u gives it up");
+    has(&on("mistral-small-24b"), "│ being loaded, 6.0 of 14.3 GiB read; u gives it up");
     has(&on("phi-4"), "│ could not be loaded: cut off at byte 312 · get it again");
-    has(&on("llama3.3-70b"), "does not fit: needs 44.4 GB, the whole budget is 22.8 GB");
+    has(&on("llama3.3-70b"), "does not fit: needs 44.4 GiB, the whole budget is 22.8 GiB");
     has(&on("gone"), "│ in memory on CUDA0 and CPU");
 }
 
 #[test]
 fn the_keys_are_those_of_the_marked_row() {
     let on = |id| with(120, 40, select(id));
-    has(&on("nomic-embed"), "enter use · u unload · p pin · a keep · / find · ? help · esc close");
+    has(&on("nomic-embed"), "enter use · u unload · p unpin · a keep · / find · ? help · esc close");
     has(&on("mistral-small-24b"), "u give up · p pin · / find · ? help · esc close");
     has(&on("phi-4"), "enter load · p pin · t use · / find · ? help · esc close");
     has(&with(40, 12, select("phi-4")), "enter load · p pin · esc close");
     has(&with(80, 24, |board| board.is_filtering = true), "enter done · esc all");
+}
+
+#[test]
+fn what_makes_embeddings_says_so_and_is_not_for_use() {
+    let on = |id: &'static str| {
+        let mut model = with(120, 40, select(id));
+        model.fleet.backends[0].embedders = vec!["nomic-embed".to_owned(), "llama3.1-8b".to_owned()];
+        model
+    };
+    has(&on("nomic-embed"), "embeddings · pinned");
+    has(&on("nomic-embed"), "── u unload · p unpin");
+    has(&on("llama3.1-8b"), "○ llama3.1-8b");
+    has(&on("llama3.1-8b"), "embeddings · fits");
+    has(&on("llama3.1-8b"), "── enter load · p pin · / find");
 }
 
 #[test]

@@ -147,10 +147,15 @@ pub(crate) fn picker() -> Picker {
         columns: columns.iter().map(|text| shown(text)).collect(),
     };
     let items = vec![
-        item("local/builtin", "●", "builtin", &["local", "q8_0", "2k", "2.1 MB", "resident"]),
-        item("local/qwen", "○", "qwen2.5-coder-7b-instruct", &["local", "q4_k_m", "32k", "4.7 GB"]),
-        item("local/phi", "▲", "phi-4", &["local", "q4_k_m", "16k", "9.1 GB", "does not fit: needs 9.8 GB"]),
-        item("mac/llama", "✕", "llama3.3-70b", &["mac", "q4_k_m", "32k", "43.1 GB", "away"]),
+        item("local/builtin", "●", "builtin", &["local", "q8_0", "2k", "2.1 MiB", "resident"]),
+        item("local/qwen", "○", "qwen2.5-coder-7b-instruct", &["local", "q4_k_m", "32k", "4.7 GiB"]),
+        item(
+            "local/phi",
+            "▲",
+            "phi-4",
+            &["local", "q4_k_m", "16k", "9.1 GiB", "does not fit: needs 9.8 GiB"],
+        ),
+        item("mac/llama", "✕", "llama3.3-70b", &["mac", "q4_k_m", "32k", "43.1 GiB", "away"]),
     ];
     Picker {
         kind: PickerKind::Model,
@@ -161,7 +166,7 @@ pub(crate) fn picker() -> Picker {
     }
 }
 
-const GB: u64 = 1_000_000_000;
+const GIB: u64 = 1 << 30;
 
 /// A machine with a card, and models in every state.
 pub(crate) fn residency(model: &mut Model) -> Board {
@@ -169,13 +174,13 @@ pub(crate) fn residency(model: &mut Model) -> Board {
         id: id.to_owned(),
         state,
         parameters: Some(parameters),
-        bytes: Some(tenths * GB / 10),
+        bytes: Some(tenths * GIB / 10),
         quantisation: Some("q4_k_m".to_owned()),
         context: Some(32_768),
         is_builtin: false,
     };
     let bytes = |weights, kv, compute| {
-        Some(ModelBytes { weights: weights * GB / 10, kv: kv * GB / 10, compute: compute * GB / 10 })
+        Some(ModelBytes { weights: weights * GIB / 10, kv: kv * GIB / 10, compute: compute * GIB / 10 })
     };
     let cold = |id: &str, fit, weights, say: &str| Residency {
         id: id.to_owned(),
@@ -216,7 +221,7 @@ pub(crate) fn residency(model: &mut Model) -> Board {
             "gemma3-12b",
             Fit::SmallerContext,
             73,
-            "fits with a context of 4096: needs 8.6 GB, 2.1 GB are free",
+            "fits with a context of 4096: needs 8.6 GiB, 2.1 GiB are free",
         ),
         Residency {
             id: "qwen2.5-coder-7b-instruct".to_owned(),
@@ -243,22 +248,22 @@ pub(crate) fn residency(model: &mut Model) -> Board {
         },
         Residency {
             id: "mistral-small-24b".to_owned(),
-            loading: Some((6 * GB, 143 * GB / 10)),
+            loading: Some((6 * GIB, 143 * GIB / 10)),
             bytes: bytes(143, 10, 3),
             ..Residency::default()
         },
-        cold("llama3.1-8b", Fit::Fits, 49, "fits: needs 6.2 GB, 9.1 GB are free"),
+        cold("llama3.1-8b", Fit::Fits, 49, "fits: needs 6.2 GiB, 9.1 GiB are free"),
         cold(
             "qwen2.5-32b",
             Fit::IfUnloaded,
             199,
-            "needs 21.2 GB on CUDA0, where 9.1 GB are free: fits if qwen2.5-coder-7b-instruct (6.5 GB) is unloaded",
+            "needs 21.2 GiB on CUDA0, where 9.1 GiB are free: fits if qwen2.5-coder-7b-instruct (6.5 GiB) is unloaded",
         ),
         cold(
             "llama3.3-70b",
             Fit::DoesNotFit,
             431,
-            "does not fit: needs 44.4 GB, the whole budget is 22.8 GB",
+            "does not fit: needs 44.4 GiB, the whole budget is 22.8 GiB",
         ),
     ];
     local.heard_at = model.now;
@@ -272,19 +277,19 @@ pub(crate) fn residency(model: &mut Model) -> Board {
                 name: "CUDA0".to_owned(),
                 kind: Some("gpu".to_owned()),
                 description: Some("NVIDIA GeForce RTX 4090".to_owned()),
-                total: Some(24 * GB),
-                free: Some(17 * GB),
-                budget: Some(228 * GB / 10),
-                reserved: Some(12 * GB / 10),
+                total: Some(24 * GIB),
+                free: Some(17 * GIB),
+                budget: Some(228 * GIB / 10),
+                reserved: Some(12 * GIB / 10),
             },
             Device {
                 name: "CPU".to_owned(),
                 kind: Some("cpu".to_owned()),
                 description: Some("AMD Ryzen 9 7950X".to_owned()),
-                total: Some(64 * GB),
-                free: Some(40 * GB),
-                budget: Some(36 * GB),
-                reserved: Some(5 * GB),
+                total: Some(64 * GIB),
+                free: Some(40 * GIB),
+                budget: Some(36 * GIB),
+                reserved: Some(5 * GIB),
             },
         ],
         placements: vec![

@@ -149,7 +149,7 @@ impl Places {
     }
 }
 
-/// `16.1 of 22.8 GB`, or what there is where nobody says what is held.
+/// `16.1 of 22.8 GiB`, or what there is where nobody says what is held.
 fn held(level: Level) -> String {
     match level.used {
         Some(used) => format::bytes_of(used, level.limit),
@@ -157,7 +157,7 @@ fn held(level: Level) -> String {
     }
 }
 
-/// `16.1 of 22.8 GB · 6.7 GB free · 1.2 GB left alone`, as much of it as there is room for.
+/// `16.1 of 22.8 GiB · 6.7 GiB free · 1.2 GiB left alone`, as much of it as there is room for.
 /// The first of them takes `pad` cells.
 fn numbers(level: Level, pad: usize, width: usize) -> String {
     let mut parts = vec![format!("{:>pad$}", held(level))];

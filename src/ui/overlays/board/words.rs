@@ -13,6 +13,9 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
+/// Rows of a footer at most, however much there is to say.
+const MOST: u16 = 8;
+
 /// What is to be said of the marked row, and below it its numbers.
 pub(super) fn footer(
     board: &Board,
@@ -58,6 +61,12 @@ pub(super) fn footer(
     lines
 }
 
+/// Rows it takes to say all of it.
+pub(super) fn rows(board: &Board, row: Option<&Row<'_>>, scene: Scene<'_>, width: usize) -> usize {
+    let area = Rect { x: 0, y: 0, width: crate::ui::rows(width), height: MOST };
+    footer(board, row, scene, area).len()
+}
+
 /// The state of the marked row in words.
 fn sentence(row: &Row<'_>) -> String {
     if let Some(trouble) = &row.backend.trouble {
@@ -98,7 +107,7 @@ fn places(row: &Row<'_>) -> Vec<String> {
     found.filter(|part| part.bytes.total() > 0).map(|part| shown_line(&part.device, 20).to_string()).collect()
 }
 
-/// `weights 4.4 GB, KV cache 1.1 GB, compute 0.3 GB`.
+/// `weights 4.4 GiB, KV cache 1.1 GiB, compute 0.3 GiB`.
 fn parts(bytes: ModelBytes) -> String {
     let part = |what: &str, n: u64| (n > 0).then(|| format!("{what} {}", format::bytes(n)));
     let parts = [part("weights", bytes.weights), part("KV cache", bytes.kv), part("compute", bytes.compute)];
@@ -132,6 +141,7 @@ fn details(row: &Row<'_>, width: usize, scene: Scene<'_>) -> String {
     let packed = card.quantisation.as_ref().map(|text| shown_line(text, 12).to_string());
     let size = card.parameters.map(format::parameters);
     parts.extend([size, packed].into_iter().flatten().reduce(|a, b| format!("{a} {b}")));
+    parts.extend(row.embeds().then(|| "makes embeddings".to_owned()));
     parts.extend(card.is_builtin.then(|| "built in".to_owned()));
     parts.extend(match residency.keep_alive {
         Some(KeepAlive::ForEver) => Some("stays for ever".to_owned()),
