@@ -94,7 +94,7 @@ async fn list(backend: &Backend, as_json: bool) -> Result<Exit, AppError> {
     if models.is_empty() {
         out::note("there are no models");
     } else {
-        out::answer(&table(&models));
+        out::answer(&table(&models, columns()));
     }
     Ok(Exit::Ok)
 }
@@ -175,11 +175,18 @@ fn parameters(count: u64) -> String {
     }
 }
 
-/// Columns a line of the table takes at most; a state that does not fit goes below its model.
-const COLUMNS: usize = 80;
+/// Columns a line of the table may take: the terminal's; as many as it needs where the list goes elsewhere.
+fn columns() -> usize {
+    let stdout = std::io::stdout();
+    match rustix::termios::tcgetwinsize(stdout) {
+        Ok(size) if size.ws_col > 0 => size.ws_col.into(),
+        _ => usize::MAX,
+    }
+}
 
-/// The models as lines of columns, and below one that can't be loaded why.
-fn table(models: &[Value]) -> String {
+/// The models as lines of columns, and below one that can't be loaded why. A state for which `columns` are too
+/// few goes below its model.
+fn table(models: &[Value], columns: usize) -> String {
     let head = ["", "MODEL", "WEIGHTS", "QUANT", "CONTEXT", "SIZE", "STATE"].map(str::to_owned);
     let rows: Vec<[String; 7]> = std::iter::once(head).chain(models.iter().map(row)).collect();
     let widths: [usize; 7] = std::array::from_fn(|i| {
@@ -197,7 +204,7 @@ fn table(models: &[Value]) -> String {
         });
         let mut cells: Vec<String> = cells.collect();
         let all = cells.join("  ").trim_end().to_owned();
-        if width(&all) <= COLUMNS {
+        if width(&all) <= columns {
             return all;
         }
         let state = cells.pop().unwrap_or_default();
@@ -331,11 +338,12 @@ mod tests {
             json!({"id": "elsewhere"}),
             json!(5),
         ];
-        insta::assert_snapshot!(table(&models), @"
+        insta::assert_snapshot!(table(&models, 80), @"
            MODEL      WEIGHTS  QUANT   CONTEXT     SIZE  STATE
         ●  builtin       2.1M  f16         512  2.1 MiB  resident, 11.4 MiB, pinned
         ○  qwen3-8b      8.2B  q4_k_m    40960  4.7 GiB  fits if builtin goes
-        ◐  big                                           loading: 1.0 GiB of 4.0 GiB (25 %)
+        ◐  big
+             loading: 1.0 GiB of 4.0 GiB (25 %)
         ✕  bad␛[2J                                       failed
              cut off next
         ○  small                                         fits, needs 3.0 MiB
