@@ -125,7 +125,10 @@ fn a_pinned_model_never_leaves() {
     let verdict = listed(&engine, LARGE)["duet"]["verdict"].clone();
     assert!(!["fits", "if_unloaded"].contains(&verdict["fit"].as_str().unwrap()), "{verdict}");
     assert_eq!(verdict["unload"], json!([]), "nothing may leave for it: {verdict}");
+    assert_eq!(listed(&engine, LARGE)["status"]["failed"], true);
     assert_eq!(post(&engine, "/models/pin", &json!({"model": SMALL, "pinned": false})).0, 200);
+    let status = listed(&engine, LARGE)["status"].clone();
+    assert_eq!(status, json!({"value": "unloaded"}), "there could be room now");
     answers(&engine, LARGE);
     assert_eq!(residents(&engine), [LARGE]);
 }

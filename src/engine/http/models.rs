@@ -59,6 +59,12 @@ fn describe(host: &Host, outlook: &Outlook, entry: &Entry) -> Value {
             },
             "value": "loading",
         }),
+        // What there was no room for is no failure any more once there is, or could be.
+        ModelState::Failed(error)
+            if error.kind == GenErrorKind::OutOfMemory && has_room_now(host, outlook, entry) =>
+        {
+            json!({"value": "unloaded"})
+        }
         ModelState::Failed(error) => failed(&error.message),
         ModelState::Unloaded => match entry.unusable() {
             Some(problem) => failed(&host.told(&entry.id, &files(entry), problem)),
@@ -80,6 +86,14 @@ fn describe(host: &Host, outlook: &Outlook, entry: &Entry) -> Value {
         described["duet"]["path"] = json!(entry.path);
     }
     described
+}
+
+/// Whether a model would fit with the context it is loaded with, as far as is known without trying.
+fn has_room_now(host: &Host, outlook: &Outlook, entry: &Entry) -> bool {
+    entry.info.as_ref().is_ok_and(|info| {
+        let verdict = host.forecast(outlook, &entry.id, info).verdict;
+        matches!(verdict, Verdict::Fits | Verdict::IfUnloaded(_) | Verdict::Partial { .. })
+    })
 }
 
 /// All the paths a message about a model may name.
