@@ -19,14 +19,21 @@ const APPEAR: Duration = Duration::from_secs(10);
 /// The list of models.
 pub(super) async fn list(http: &Http) -> Result<Vec<Entry>, HttpError> {
     let list = http.get("/v1/models", QUICK).await?;
-    entries(&list).ok_or_else(|| HttpError {
-        error: fault::not_a_chat(
-            http.backend(),
-            http.place(),
-            &ErrorBody::from_bytes(list.to_string().as_bytes()),
-        ),
+    entries(&list).ok_or_else(|| no_list(http, &list))
+}
+
+/// The list of models as the server gives it: an array.
+pub(super) async fn raw_list(http: &Http) -> Result<Vec<Value>, HttpError> {
+    let list = http.get("/v1/models", QUICK).await?;
+    list.get("data").and_then(Value::as_array).cloned().ok_or_else(|| no_list(http, &list))
+}
+
+fn no_list(http: &Http, answer: &Value) -> HttpError {
+    let body = ErrorBody::from_bytes(answer.to_string().as_bytes());
+    HttpError {
+        error: fault::not_a_chat(http.backend(), http.place(), &body),
         reach: Reach::Answered { status: 200 },
-    })
+    }
 }
 
 /// Loads a model and waits until it is resident; returns its id. `look` is told how the load goes.
@@ -51,19 +58,24 @@ pub(super) async fn change(
     model: &str,
     change: Change,
 ) -> Result<(), GenError> {
-    if let Change::Load { context } = change {
-        let wish = LoadWish { context, ..LoadWish::default() };
-        return load(http, engine, model, wish, LoadReason::Asked, &mut |_| {}).await.map(drop);
-    }
+    let (route, body) = match change {
+        Change::Load { context } => {
+            let wish = LoadWish { context, ..LoadWish::default() };
+            return load(http, engine, model, wish, LoadReason::Asked, &mut |_| {}).await.map(drop);
+        }
+        Change::Unload => ("unload", json!({})),
+        Change::Pin(pinned) => ("pin", json!({ "pinned": pinned })),
+        Change::KeepAlive(keep) => ("keep_alive", json!({ "seconds": keep.seconds() })),
+    };
     let began_ms = wall_ms();
-    let result = tell(http, engine, model, change).await;
+    let result = tell(http, engine, model, route, body).await;
     or_death(engine, began_ms, result).await
 }
 
 /// Unloads a model, or stops its load. `false` when it was neither resident nor on its way.
 pub(super) async fn unload(http: &Http, engine: Option<&Engine>, model: &str) -> Result<bool, GenError> {
     let began_ms = wall_ms();
-    let result = match tell(http, engine, model, Change::Unload).await {
+    let result = match tell(http, engine, model, "unload", json!({})).await {
         Ok(()) => Ok(true),
         Err(HttpError { reach: Reach::Answered { status: 400 }, .. }) => Ok(false),
         Err(error) => Err(error),
@@ -71,22 +83,25 @@ pub(super) async fn unload(http: &Http, engine: Option<&Engine>, model: &str) ->
     or_death(engine, began_ms, result).await
 }
 
-/// Tells a server of a change that is done when it answers.
-async fn tell(http: &Http, engine: Option<&Engine>, model: &str, change: Change) -> Result<(), HttpError> {
+/// Tells a server of a change that is done when it answers: `body`, and the model, to `/models/DEED`.
+async fn tell(
+    http: &Http,
+    engine: Option<&Engine>,
+    model: &str,
+    deed: &str,
+    mut body: Value,
+) -> Result<(), HttpError> {
     let model = if engine.is_some() { absolute_model(model) } else { model.to_owned() };
-    let (route, body, deed) = match change {
-        Change::Load { context } => ("/models/load", json!({ "model": model, "context": context }), "load"),
-        Change::Unload => ("/models/unload", json!({ "model": model }), "unload"),
-        Change::Pin(pinned) => ("/models/pin", json!({ "model": model, "pinned": pinned }), "pin"),
-        Change::KeepAlive(keep) => {
-            ("/models/keep_alive", json!({ "model": model, "seconds": keep.seconds() }), "keep")
-        }
-    };
-    http.post(route, &body, QUICK, Some(&model)).await.map(drop).map_err(|error| match error.reach {
+    if let Some(body) = body.as_object_mut() {
+        body.insert("model".to_owned(), model.clone().into());
+    }
+    let route = format!("/models/{deed}");
+    http.post(&route, &body, QUICK, Some(&model)).await.map(drop).map_err(|error| match error.reach {
         Reach::Answered { status: 404 | 405 | 501 } if error.error.kind != GenErrorKind::Model => {
             let message = format!(
-                "{} can't be told to {deed} a model\nit manages its models itself: look at its settings",
-                http.backend()
+                "{} can't be told to {} a model\nit manages its models itself: look at its settings",
+                http.backend(),
+                deed.trim_end_matches("_alive")
             );
             HttpError { error: GenError::new(GenErrorKind::Refused, message), ..error }
         }

@@ -1,8 +1,7 @@
 //! Loading and unloading models as the command line asks for it.
 
 use super::catalogue::Entry;
-use super::http::QUICK;
-use super::{Backend, LoadReason, fault, models};
+use super::{Backend, LoadReason, models};
 use crate::chat::{GenError, ModelState};
 use serde_json::Value;
 
@@ -24,15 +23,7 @@ impl Backend {
     /// When it can't be reached, refuses, or answers nonsense.
     pub async fn model_list(&self) -> Result<Vec<Value>, GenError> {
         self.ready().await?;
-        let list = self.inner.http.get("/v1/models", QUICK).await?;
-        match list.get("data").and_then(Value::as_array) {
-            Some(models) => Ok(models.clone()),
-            None => Err(fault::not_a_chat(
-                self.inner.http.backend(),
-                self.inner.http.place(),
-                &fault::ErrorBody::from_bytes(list.to_string().as_bytes()),
-            )),
-        }
+        Ok(models::raw_list(&self.inner.http).await?)
     }
 
     /// Loads a model as wished and returns its id when it is resident. `progress` is told of it meanwhile: the part

@@ -4,6 +4,14 @@ use crate::support::{Reply, Server, asking, endless, kill, request, serve, wait_
 use serde_json::json;
 use std::io::{BufRead, Read};
 
+/// An answer that was not finished in time says so and has no end, and the server ends well.
+fn assert_is_cut_short(server: &mut Server, mut stream: impl Read) {
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    assert!(text.contains("the server is ending") && !text.contains("[DONE]"), "{text:.300}");
+    assert_eq!(server.wait(), 0);
+}
+
 #[test]
 fn running_answers_are_finished_first() {
     let mut server = Server::start();
@@ -46,10 +54,7 @@ fn a_second_signal_cuts_them() {
     server.signal("INT");
     wait_until("it was told", || server.log().contains("told to end"));
     server.signal("TERM");
-    let mut text = String::new();
-    streams.pop().unwrap().read_to_string(&mut text).unwrap();
-    assert!(text.contains("the server is ending") && !text.contains("[DONE]"), "{text:.300}");
-    assert_eq!(server.wait(), 0);
+    assert_is_cut_short(&mut server, streams.pop().unwrap());
 }
 
 #[test]
@@ -57,10 +62,7 @@ fn they_have_a_time_for_it() {
     let mut server = Server::with(&[], "[serve.limits]\nstop = 0\n[engine]\nthreads = 1\nslots = 1\n");
     let mut streams: Vec<_> = (0..16).map(|_| server.stream(&endless())).collect();
     server.signal("TERM");
-    let mut text = String::new();
-    streams.pop().unwrap().read_to_string(&mut text).unwrap();
-    assert!(text.contains("the server is ending") && !text.contains("[DONE]"), "{text:.300}");
-    assert_eq!(server.wait(), 0);
+    assert_is_cut_short(&mut server, streams.pop().unwrap());
 }
 
 #[test]

@@ -7,29 +7,19 @@
     reason = "a helper that fails fails its test"
 )]
 
+#[path = "program.rs"]
+mod program;
+
+#[allow(unused_imports, reason = "not every test uses all of it")]
+pub(crate) use program::{answers, command, wait_until};
+
+use program::DEADLINE;
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-
-/// How long anything may take on a loaded machine.
-const DEADLINE: Duration = Duration::from_secs(60);
-
-/// Waits for something to become true.
-pub(crate) fn wait_until(what: &str, mut is_true: impl FnMut() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    while !is_true() {
-        assert!(Instant::now() < deadline, "waited {DEADLINE:?} in vain until {what}");
-        std::thread::park_timeout(Duration::from_millis(20));
-    }
-}
-
-/// Prompts the fixture models know, with their answers.
-pub(crate) fn answers() -> Value {
-    serde_json::from_str(include_str!("../models/answers.json")).unwrap()
-}
 
 /// The larger fixture model.
 pub(crate) fn large() -> String {
@@ -186,21 +176,6 @@ fn spawn(dir: &Path) -> Child {
         .stderr(Stdio::inherit())
         .spawn()
         .unwrap()
-}
-
-/// The program with an environment that holds nothing of this machine's.
-pub(crate) fn command(dir: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tui"));
-    command.env_clear().env("HOME", dir);
-    for (name, folder) in [
-        ("DUET_CONFIG_DIR", "config"),
-        ("DUET_DATA_DIR", "data"),
-        ("DUET_CACHE_DIR", "cache"),
-        ("DUET_RUNTIME_DIR", "run"),
-    ] {
-        command.env(name, dir.join(folder));
-    }
-    command
 }
 
 /// Events of a stream, parsed.

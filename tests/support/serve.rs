@@ -8,6 +8,12 @@
 )]
 #![allow(dead_code, reason = "not every test uses all of it")]
 
+#[path = "program.rs"]
+mod program;
+
+#[allow(unused_imports, reason = "not every test uses all of it")]
+pub(crate) use program::{DEADLINE, answers, command, wait_until};
+
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -15,23 +21,6 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-
-/// How long anything may take on a loaded machine.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
-
-/// Waits for something to become true.
-pub(crate) fn wait_until(what: &str, mut is_true: impl FnMut() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    while !is_true() {
-        assert!(Instant::now() < deadline, "waited {DEADLINE:?} in vain until {what}");
-        std::thread::park_timeout(Duration::from_millis(20));
-    }
-}
-
-/// Prompts the fixture models know, with their answers.
-pub(crate) fn answers() -> Value {
-    serde_json::from_str(include_str!("../models/answers.json")).unwrap()
-}
 
 /// The token every server here knows.
 pub(crate) const TOKEN: &str = "a-token-for-tests-0123456789abcdef0123456789";
@@ -42,21 +31,6 @@ pub(crate) struct Server {
     child: Child,
     told: Arc<Mutex<String>>,
     pub(crate) address: SocketAddr,
-}
-
-/// The program with an environment that holds nothing of this machine's.
-pub(crate) fn command(dir: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tui"));
-    command.env_clear().env("HOME", dir);
-    for (name, folder) in [
-        ("DUET_CONFIG_DIR", "config"),
-        ("DUET_DATA_DIR", "data"),
-        ("DUET_CACHE_DIR", "cache"),
-        ("DUET_RUNTIME_DIR", "run"),
-    ] {
-        command.env(name, dir.join(folder));
-    }
-    command
 }
 
 /// Runs `tui serve` to its end; exit code, stdout, stderr.
