@@ -123,7 +123,7 @@ fn a_pinned_model_never_leaves() {
     answers(&engine, SMALL);
     assert_eq!(listed(&engine, SMALL)["duet"]["pinned"], true);
     let verdict = listed(&engine, LARGE)["duet"]["verdict"].clone();
-    assert!(!["fits", "if_unloaded"].contains(&verdict["fit"].as_str().unwrap()), "{verdict}");
+    assert!(["no_room", "smaller_context"].contains(&verdict["fit"].as_str().unwrap()), "{verdict}");
     assert_eq!(verdict["unload"], json!([]), "nothing may leave for it: {verdict}");
     assert_eq!(listed(&engine, LARGE)["status"]["failed"], true);
     assert_eq!(post(&engine, "/models/pin", &json!({"model": SMALL, "pinned": false})).0, 200);

@@ -95,6 +95,7 @@ fn verdict(value: &Value) -> Option<Verdict> {
         "smaller_context" => Fit::SmallerContext,
         "if_unloaded" => Fit::IfUnloaded,
         "partial" => Fit::Partial,
+        "no_room" => Fit::NoRoom,
         "does_not_fit" => Fit::DoesNotFit,
         _ => Fit::Unknown,
     };

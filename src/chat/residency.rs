@@ -142,6 +142,8 @@ pub enum Fit {
     IfUnloaded,
     /// Partly on a device.
     Partial,
+    /// Not now: who is in the way can't go.
+    NoRoom,
     /// Not at all.
     DoesNotFit,
     /// Nobody can say.

@@ -224,7 +224,7 @@ fn why(model: &Value) -> Option<String> {
     let why = match model["status"]["value"].as_str() {
         Some("loaded" | "loading") => return None,
         _ if model["status"]["failed"] == true => &model["status"]["error"],
-        _ if verdict["fit"] == "does_not_fit" => &verdict["say"],
+        _ if verdict["fit"] == "does_not_fit" || verdict["fit"] == "no_room" => &verdict["say"],
         _ => return None,
     };
     let why = shown_line(why.as_str().unwrap_or_default(), 300).to_string();
@@ -249,6 +249,7 @@ fn verdict(duet: &Value) -> String {
             _ => "fits if another goes".to_owned(),
         },
         Some("partial") => "fits in part".to_owned(),
+        Some("no_room") => format!("no room now{}", needs()),
         Some("does_not_fit") => format!("does not fit{}", needs()),
         _ => String::new(),
     }

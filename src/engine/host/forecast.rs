@@ -9,7 +9,7 @@ use crate::engine::memory;
 use crate::engine::residency::budget::{Budget, Main, budgets, in_order, is_card};
 use crate::engine::residency::footprint::{Estimate, Footprint, MAIN, Measured};
 use crate::engine::residency::offload;
-use crate::engine::residency::plan::{Holder, Newcomer, Verdict, decide};
+use crate::engine::residency::plan::{Holder, Newcomer, Room, Verdict, decide, room};
 use crate::engine::residency::verdict::Case;
 use std::time::Instant;
 
@@ -29,6 +29,8 @@ pub struct Forecast {
     pub footprint: Footprint,
     /// Whether it fits.
     pub verdict: Verdict,
+    /// Whether it would fit if nobody else held memory.
+    pub fits_alone: bool,
     /// One line for people, with the numbers.
     pub say: String,
     /// Two lines, for when it is refused.
@@ -98,6 +100,7 @@ impl Outlook {
         };
         let bytes: Vec<u64> = self.budgets.iter().map(|b| b.budget).collect();
         let verdict = decide(&bytes, &self.holders, &newcomer);
+        let fits_alone = room(&bytes, &[], &need(options.context)) == Room::Free;
         let case = Case {
             id,
             context: options.context,
@@ -107,6 +110,6 @@ impl Outlook {
         };
         let (say, refusal) = (case.say(&verdict), case.refuse(&verdict));
         let margins = accelerators().map(|b| b.reserved).collect();
-        Forecast { footprint, verdict, say, refusal, margins }
+        Forecast { footprint, verdict, fits_alone, say, refusal, margins }
     }
 }

@@ -29,7 +29,9 @@ const DECISION: Duration = Duration::from_secs(2);
 fn snapshot(host: &Host) -> Value {
     let entries = host.catalogue().entries().to_vec();
     let outlook = host.outlook();
-    Value::Array(entries.iter().map(|entry| describe(host, &outlook, entry)).collect())
+    // A projector belongs to the model it lies beside, and is none itself.
+    let is_model = |entry: &&Entry| !entry.info.as_ref().is_ok_and(|info| info.kind == ModelKind::Projector);
+    Value::Array(entries.iter().filter(is_model).map(|entry| describe(host, &outlook, entry)).collect())
 }
 
 fn describe(host: &Host, outlook: &Outlook, entry: &Entry) -> Value {
@@ -170,6 +172,7 @@ fn verdict(forecast: &Forecast, outlook: &Outlook) -> Value {
         Verdict::Partial { gpu_layers, slowdown, unload } => {
             ("partial", None, unload, Some(*gpu_layers), Some(*slowdown))
         }
+        Verdict::DoesNotFit if forecast.fits_alone => ("no_room", None, &[], None, None),
         Verdict::DoesNotFit => ("does_not_fit", None, &[], None, None),
     };
     json!({

@@ -311,6 +311,7 @@ fn verdict(row: &Row<'_>) -> Option<(String, Role)> {
             Some(times) => (format!("partial, ≈{times:.1}x slower"), Role::Warn),
             None => ("partial".to_owned(), Role::Warn),
         },
+        Fit::NoRoom => ("no room now".to_owned(), Role::Warn),
         Fit::DoesNotFit => ("does not fit".to_owned(), Role::Bad),
         Fit::Unknown => return None,
     })
