@@ -203,7 +203,7 @@ fn turn(number: u32, answer: &str, phase: Phase) -> Turn {
             model: "builtin".to_owned(),
             rule: "default".to_owned(),
             reason: "first backend".to_owned(),
-            rejected: Vec::new(),
+            ..Decision::default()
         },
         quantisation: None,
         phase,

@@ -306,7 +306,7 @@ mod tests {
             name: name.to_owned(),
             url: url.to_owned(),
             model: Some("large".to_owned()),
-            token_env: None,
+            ..BackendConfig::default()
         }
     }
 

@@ -1,10 +1,14 @@
 //! The configuration: one total value, defaults filled in. Loading and its errors are in [`mod@file`].
 
+mod backends;
 pub mod file;
 pub mod pool;
+mod routing;
 mod serve;
 mod units;
 
+pub use backends::{BackendConfig, BackendKind};
+pub use routing::{AliasConfig, Fallback, Pick, Policy, PrivacyConfig, QuietHours, RouteConfig, WarmConfig};
 pub use serve::{ServeConfig, ServeLimits};
 pub use units::{ByteSize, GpuLayers};
 
@@ -36,6 +40,15 @@ pub struct Config {
     pub pool: pool::PoolConfig,
     /// Copying.
     pub clipboard: ClipboardConfig,
+    /// Where turns go.
+    pub route: RouteConfig,
+    /// Getting ready while the person types.
+    pub warm: WarmConfig,
+    /// What never leaves this machine.
+    pub privacy: PrivacyConfig,
+    /// Names for several targets.
+    #[serde(rename = "alias", skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<AliasConfig>,
     /// Other servers.
     #[serde(rename = "backend", skip_serializing_if = "Vec::is_empty")]
     pub backends: Vec<BackendConfig>,
@@ -54,6 +67,10 @@ impl Default for Config {
             serve: ServeConfig::default(),
             pool: pool::PoolConfig::default(),
             clipboard: ClipboardConfig::default(),
+            route: RouteConfig::default(),
+            warm: WarmConfig::default(),
+            privacy: PrivacyConfig::default(),
+            aliases: Vec::new(),
             backends: Vec::new(),
         }
     }
@@ -167,22 +184,6 @@ pub enum ClipboardMode {
     Tmux,
     /// A file only.
     File,
-}
-
-/// A server elsewhere that speaks the OpenAI dialect.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BackendConfig {
-    /// Its name, as in `--on NAME`.
-    pub name: String,
-    /// `http://host:port` or `http://host:port/v1`.
-    pub url: String,
-    /// Model to ask for when none is named.
-    #[serde(default)]
-    pub model: Option<String>,
-    /// Environment variable that holds its key.
-    #[serde(default)]
-    pub token_env: Option<String>,
 }
 
 /// Checks that sampling settings are in range, for the file and the command line alike.

@@ -35,7 +35,11 @@ impl From<Exit> for ExitCode {
 impl From<GenErrorKind> for Exit {
     fn from(kind: GenErrorKind) -> Self {
         match kind {
-            GenErrorKind::Unreachable | GenErrorKind::Refused | GenErrorKind::Auth => Self::Backend,
+            GenErrorKind::Unreachable
+            | GenErrorKind::Refused
+            | GenErrorKind::Auth
+            | GenErrorKind::Untrusted
+            | GenErrorKind::Fenced => Self::Backend,
             GenErrorKind::Model | GenErrorKind::OutOfMemory => Self::Model,
             GenErrorKind::ContextFull => Self::Context,
             GenErrorKind::Timeout => Self::Timeout,

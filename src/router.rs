@@ -1,29 +1,11 @@
 //! Which backend and model the next turn goes to, and why. A pure function of facts and policy: it never
 //! loads, connects or sleeps. The same [`Decision`] is drawn, stored with the turn and printed.
 
-use serde::{Deserialize, Serialize};
+mod decision;
+mod facts;
 
-/// What is known when a turn is about to be sent.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Facts {
-    /// The person's choice for this program run or session: backend and/or model.
-    pub pin: Target,
-    /// What answered last in the conversation that goes on; empty in a new one.
-    pub session: Target,
-    /// The configured default.
-    pub configured: Target,
-    /// Backends that exist, in order of preference; the first is this machine's engine, if built in.
-    pub backends: Vec<BackendFacts>,
-}
-
-/// A backend and a model, each of which may be left open.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Target {
-    /// The backend's name.
-    pub backend: Option<String>,
-    /// The model's id.
-    pub model: Option<String>,
-}
+pub use decision::{Decision, Prediction, Rejected};
+pub use facts::{BackendFacts, Facts, Health, ModelFacts, Speed, Speeds, Surroundings, Target, TurnFacts};
 
 impl Target {
     /// Whether nothing is named.
@@ -48,39 +30,12 @@ impl Target {
     }
 }
 
-/// What is known of one backend.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BackendFacts {
-    /// Its name.
-    pub name: String,
-    /// The model it answers with when none is asked for.
-    pub default_model: Option<String>,
-    /// Ids of the models it is known to have; empty when not asked yet.
-    pub models: Vec<String>,
-}
-
-/// Where the turn goes and why.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Decision {
-    /// The backend.
-    pub backend: String,
-    /// The model.
-    pub model: String,
-    /// The rule that decided: `pinned`, `session`, `configured`, `has-model` or `default`.
-    pub rule: String,
-    /// One line for people.
-    pub reason: String,
-    /// Backends ruled out, and why.
-    pub rejected: Vec<Rejected>,
-}
-
-/// A backend that was ruled out.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rejected {
-    /// Its name.
-    pub backend: String,
-    /// Why, one line.
-    pub why: String,
+impl BackendFacts {
+    /// Whether it is known to have this model.
+    #[must_use]
+    pub fn has(&self, model: &str) -> bool {
+        self.models.iter().any(|known| known.id == model)
+    }
 }
 
 /// One source of a decision: its rule, its reason, and what it names.
@@ -118,8 +73,7 @@ pub fn backend(facts: &Facts) -> Result<&BackendFacts, String> {
         let found = facts.backends.iter().find(|b| &b.name == name);
         return found.ok_or_else(|| format!("no backend `{name}`; there is {}", known()));
     }
-    let holder =
-        wanted.model.as_ref().and_then(|model| facts.backends.iter().find(|b| b.models.contains(model)));
+    let holder = wanted.model.as_ref().and_then(|model| facts.backends.iter().find(|b| b.has(model)));
     holder
         .or(facts.backends.first())
         .ok_or_else(|| "no backend: this build has no engine and none is configured".to_owned())
@@ -138,19 +92,19 @@ pub fn route(facts: &Facts) -> Result<Decision, String> {
         let why = match (&wanted.backend, &wanted.model) {
             (Some(name), _) if rule == "session" => format!("{name} answered before"),
             (Some(name), _) => format!("{name} was asked for"),
-            (None, Some(model)) if chosen.models.contains(model) => format!("{} has {model}", chosen.name),
+            (None, Some(model)) if chosen.has(model) => format!("{} has {model}", chosen.name),
             _ => format!("{} comes first", chosen.name),
         };
-        rejected.push(Rejected { backend: other.name.clone(), why });
+        rejected.push(Rejected { backend: other.name.clone(), why, ..Rejected::default() });
     }
     let model = wanted
         .model
         .as_ref()
         .or(chosen.default_model.as_ref())
-        .or(chosen.models.first())
+        .or(chosen.models.first().map(|model| &model.id))
         .ok_or_else(|| format!("no model known on `{}`; name one with -m", chosen.name))?;
     let (rule, reason) = match (&wanted.backend, &wanted.model) {
-        (None, Some(wanted)) if facts.backends.len() > 1 && chosen.models.contains(wanted) => {
+        (None, Some(wanted)) if facts.backends.len() > 1 && chosen.has(wanted) => {
             ("has-model", format!("{reason}; {} has it", chosen.name))
         }
         _ => (rule, reason.to_owned()),
@@ -161,6 +115,7 @@ pub fn route(facts: &Facts) -> Result<Decision, String> {
         rule: rule.to_owned(),
         reason,
         rejected,
+        ..Decision::default()
     })
 }
 
@@ -173,7 +128,11 @@ mod tests {
         BackendFacts {
             name: name.to_owned(),
             default_model: models.first().map(|m| (*m).to_owned()),
-            models: models.iter().map(|m| (*m).to_owned()).collect(),
+            models: models
+                .iter()
+                .map(|m| ModelFacts { id: (*m).to_owned(), ..ModelFacts::default() })
+                .collect(),
+            ..BackendFacts::default()
         }
     }
 
@@ -183,6 +142,7 @@ mod tests {
             configured,
             session: Target::default(),
             backends: vec![backend("local", &["builtin", "small"]), backend("mac", &["large"])],
+            ..Facts::default()
         }
     }
 
@@ -247,7 +207,7 @@ mod tests {
         for (pin, session, configured, expected) in cases {
             let facts = Facts { session: session.clone(), ..facts(pin, configured) };
             let decision = route(&facts).expect("routes");
-            let Decision { backend, model, rule, reason, rejected } = &decision;
+            let Decision { backend, model, rule, reason, rejected, .. } = &decision;
             assert_eq!((backend.as_str(), model.as_str(), rule.as_str(), reason.as_str()), expected);
             if rule == "session" {
                 assert_eq!(rejected[0].why, "mac answered before", "{session:?}");

@@ -36,7 +36,7 @@ const ANSWER: &str = "Grüße aus 東京 😀";
 
 pub(crate) fn backend(server: &FakeServer) -> Backend {
     let config =
-        BackendConfig { name: "mac".to_owned(), url: server.url().to_owned(), model: None, token_env: None };
+        BackendConfig { name: "mac".to_owned(), url: server.url().to_owned(), ..BackendConfig::default() };
     Backend::server(&config).expect("a good address")
 }
 

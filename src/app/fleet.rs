@@ -7,7 +7,7 @@ use super::notice::one_line;
 use super::turn::Phase;
 use super::update::Step;
 use crate::chat::{GenErrorKind, Listing, ModelCard, ModelState, Sampling};
-use crate::router::{BackendFacts, Decision, Facts};
+use crate::router::{BackendFacts, Decision, Facts, ModelFacts};
 use crate::text::{shown, shown_line};
 
 impl Model {
@@ -17,16 +17,18 @@ impl Model {
         let backends = self.fleet.backends.iter().map(|backend| BackendFacts {
             name: backend.name.clone(),
             default_model: backend.default_model.clone(),
-            models: (backend.models.iter().map(|card| &card.id))
-                .filter(|id| !backend.embedders.contains(id))
-                .cloned()
+            models: (backend.models.iter())
+                .filter(|card| !backend.embedders.contains(&card.id))
+                .map(ModelFacts::from)
                 .collect(),
+            ..BackendFacts::default()
         });
         Facts {
             pin: self.prefs.pin.clone(),
             session: self.session.target.clone(),
             configured: self.prefs.configured.clone(),
             backends: backends.collect(),
+            ..Facts::default()
         }
     }
 }

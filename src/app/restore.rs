@@ -83,7 +83,7 @@ fn attempt(record: AttemptRecord) -> Attempt {
             model: record.model,
             rule: record.rule,
             reason: record.reason,
-            rejected: Vec::new(),
+            ..Decision::default()
         },
         quantisation: record.quantisation,
         phase: match record.outcome {
@@ -106,13 +106,7 @@ fn attempt(record: AttemptRecord) -> Attempt {
 fn never_sent(turn: TurnId) -> Attempt {
     Attempt {
         key: GenKey { turn, lane: LaneId(0), attempt: 0 },
-        decision: Decision {
-            backend: String::new(),
-            model: String::new(),
-            rule: String::new(),
-            reason: String::new(),
-            rejected: Vec::new(),
-        },
+        decision: Decision::default(),
         quantisation: None,
         phase: interrupted("the program ended before it was sent".to_owned()),
         answer: Prose::default(),

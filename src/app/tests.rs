@@ -157,6 +157,7 @@ fn card(id: &str, is_builtin: bool) -> ModelCard {
         quantisation: Some("q4_k_m".to_owned()),
         context: Some(32_768),
         is_builtin,
+        ..ModelCard::default()
     }
 }
 

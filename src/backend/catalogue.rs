@@ -66,6 +66,7 @@ fn entry(item: &Value) -> Option<Entry> {
             .or_else(|| tokens(item.get("max_model_len"))),
         is_builtin: ours("builtin").and_then(Value::as_bool).unwrap_or_default(),
         id,
+        ..ModelCard::default()
     };
     let residency = residency(&card.id, item);
     let path = text(ours("path")).or_else(|| text(item.get("path")));
@@ -146,6 +147,7 @@ mod tests {
             quantisation: None,
             context: None,
             is_builtin: false,
+            ..ModelCard::default()
         }
     }
 

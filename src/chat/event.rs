@@ -101,6 +101,10 @@ pub enum GenErrorKind {
     Refused,
     /// A key is missing or wrong.
     Auth,
+    /// The server shows another certificate than the pinned one, or one nobody vouches for. Nothing was sent.
+    Untrusted,
+    /// The privacy fence keeps something here. Nothing was sent.
+    Fenced,
     /// The server broke the protocol, or ended without a finish reason.
     Protocol,
     /// Nothing came for too long.

@@ -367,8 +367,7 @@ mod tests {
         let server = crate::config::BackendConfig {
             name: "mac".to_owned(),
             url: "http://mac:8080".to_owned(),
-            model: None,
-            token_env: None,
+            ..crate::config::BackendConfig::default()
         };
         let config = Config { backends: vec![server], ..Config::default() };
         let backends = Backends::new(&config, &paths, None).expect("backends");

@@ -5,7 +5,7 @@ use crate::backend::{BUILTIN, Backend, Backends};
 use crate::config::Config;
 use crate::error::{AppError, Exit};
 use crate::paths::expand_home;
-use crate::router::{self, BackendFacts, Decision, Facts, Target, route};
+use crate::router::{self, BackendFacts, Decision, Facts, ModelFacts, Target, route};
 use std::path::Path;
 use std::time::Duration;
 
@@ -110,16 +110,16 @@ pub(super) async fn decide(
     let facts_of = |backend: &Backend| BackendFacts {
         name: backend.name().to_owned(),
         default_model: backend.default_model().map(str::to_owned),
-        models: Vec::new(),
+        ..BackendFacts::default()
     };
-    let mut facts =
-        Facts { pin, session, configured, backends: backends.all().iter().map(facts_of).collect() };
+    let backends_facts = backends.all().iter().map(facts_of).collect();
+    let mut facts = Facts { pin, session, configured, backends: backends_facts, ..Facts::default() };
     let chosen = router::wanted(&facts).clone();
     let open_model = chosen.model.filter(|_| chosen.backend.is_none());
     if let Some(wanted) = open_model.filter(|model| backends.all().len() > 1 && !is_path(model)) {
         for (backend, facts) in backends.all().iter().zip(&mut facts.backends) {
             facts.models = models_of(backend).await;
-            if facts.models.contains(&wanted) {
+            if facts.has(&wanted) {
                 break;
             }
         }
@@ -132,7 +132,7 @@ pub(super) async fn decide(
     {
         let models = backend.models().await.map_err(AppError::from)?;
         for facts in facts.backends.iter_mut().filter(|b| b.name == backend.name()) {
-            facts.models = models.iter().map(|card| card.id.clone()).collect();
+            facts.models = models.iter().map(ModelFacts::from).collect();
         }
     }
     route(&facts).map_err(|message| {
@@ -140,9 +140,9 @@ pub(super) async fn decide(
     })
 }
 
-async fn models_of(backend: &Backend) -> Vec<String> {
+async fn models_of(backend: &Backend) -> Vec<ModelFacts> {
     match tokio::time::timeout(ASK_LIMIT, backend.models()).await {
-        Ok(Ok(cards)) => cards.into_iter().map(|card| card.id).collect(),
+        Ok(Ok(cards)) => cards.iter().map(ModelFacts::from).collect(),
         Ok(Err(error)) => {
             tracing::info!("models of {}: {error}", backend.name());
             Vec::new()

@@ -35,6 +35,11 @@ pub fn load(default: &Path, explicit: Option<&Path>) -> Result<Config, AppError>
     for dir in &mut config.engine.model_dirs {
         *dir = folder.join(expand_home(dir));
     }
+    for backend in &mut config.backends {
+        if let Some(file) = &mut backend.token_file {
+            *file = folder.join(expand_home(file));
+        }
+    }
     for path in [&mut config.serve.tls_cert, &mut config.serve.tls_key].into_iter().flatten() {
         *path = folder.join(expand_home(path));
     }
@@ -137,6 +142,9 @@ fn check(config: &Config, path: &Path) -> Result<(), AppError> {
         if config.backends.iter().take(index).any(|before| &before.name == name) {
             return wrong(format!("two backends are named `{name}`"), "rename one of them");
         }
+    }
+    if let Err((what, hint)) = config.route.check(&config.aliases, &config.backends) {
+        return wrong(what, &hint);
     }
     if config.engine.slots > MAX_SLOTS {
         return wrong(format!("`engine.slots` can be {MAX_SLOTS} at most"), "4 is the default");
@@ -264,8 +272,8 @@ mod tests {
             [BackendConfig {
                 name: "mac".to_owned(),
                 url: "http://mac:8080".to_owned(),
-                model: None,
                 token_env: Some("MAC_TOKEN".to_owned()),
+                ..BackendConfig::default()
             }]
         );
         assert_eq!(config.engine.memory, Some(ByteSize(20 << 30)));

@@ -65,6 +65,7 @@ impl Entry {
             quantisation: info.and_then(|i| i.quantisation.clone()),
             context: info.map(|i| i.context_train).filter(|n| *n > 0),
             is_builtin: self.is_builtin,
+            ..ModelCard::default()
         }
     }
 }

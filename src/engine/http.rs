@@ -120,6 +120,8 @@ impl From<GenError> for Failure {
             GenErrorKind::EngineDied => (StatusCode::INTERNAL_SERVER_ERROR, "engine_error"),
             GenErrorKind::Unreachable
             | GenErrorKind::Auth
+            | GenErrorKind::Untrusted
+            | GenErrorKind::Fenced
             | GenErrorKind::Protocol
             | GenErrorKind::Timeout => (StatusCode::INTERNAL_SERVER_ERROR, "server_error"),
         };

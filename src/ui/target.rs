@@ -22,7 +22,7 @@ pub(super) fn next(model: &Model) -> Option<Decision> {
             model: String::new(),
             rule: "default".to_owned(),
             reason: String::new(),
-            rejected: Vec::new(),
+            ..Decision::default()
         })
     })
 }

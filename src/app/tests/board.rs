@@ -228,7 +228,7 @@ fn what_makes_embeddings_is_loaded_but_gets_no_turn() {
         assert_eq!(app.model.prefs.pin, crate::router::Target::default());
         app.press("ctrl+u");
     }
-    assert!(!app.model.facts().backends[0].models.contains(&"big".to_owned()));
+    assert!(!app.model.facts().backends[0].has("big"));
     app.press("f2");
     let Some(Overlay::Picker(picker)) = app.model.overlays.last() else { panic!("no list") };
     let last = |id: &str| {

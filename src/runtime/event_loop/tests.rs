@@ -39,13 +39,7 @@ fn model() -> Model {
 }
 
 fn turn_with_answer(text: &str) -> Turn {
-    let decision = Decision {
-        backend: String::new(),
-        model: String::new(),
-        rule: String::new(),
-        reason: String::new(),
-        rejected: Vec::new(),
-    };
+    let decision = Decision::default();
     let attempt = Attempt {
         key: KEY,
         decision,

@@ -78,6 +78,7 @@ fn a_server_that_tells_little_gets_no_made_up_numbers() {
         quantisation: None,
         context: None,
         is_builtin: false,
+        ..ModelCard::default()
     };
     backend.models = vec![bare("one", ModelState::Loaded), bare("two", ModelState::Unloaded)];
     model.prefs.pin.model = Some("two".to_owned());

@@ -54,6 +54,7 @@ pub(crate) fn empty(cols: u16, rows: u16) -> Model {
                     quantisation: Some("q8_0".to_owned()),
                     context: Some(2048),
                     is_builtin: true,
+                    ..ModelCard::default()
                 }],
                 ..BackendView::default()
             }],
@@ -112,7 +113,7 @@ pub(crate) fn attempt(number: u32, answer: &str, phase: Phase) -> Attempt {
             model: "builtin".to_owned(),
             rule: "pinned".to_owned(),
             reason: "chosen by you".to_owned(),
-            rejected: Vec::new(),
+            ..Decision::default()
         },
         quantisation: Some("q8_0".to_owned()),
         metrics: if phase.is_terminal() { metrics() } else { Metrics::default() },
@@ -178,6 +179,7 @@ pub(crate) fn residency(model: &mut Model) -> Board {
         quantisation: Some("q4_k_m".to_owned()),
         context: Some(32_768),
         is_builtin: false,
+        ..ModelCard::default()
     };
     let bytes = |weights, kv, compute| {
         Some(ModelBytes { weights: weights * GIB / 10, kv: kv * GIB / 10, compute: compute * GIB / 10 })
