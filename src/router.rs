@@ -4,7 +4,7 @@
 mod decision;
 mod facts;
 
-pub use decision::{Decision, Prediction, Rejected};
+pub use decision::{Decision, Penalties, Prediction, Rejected};
 pub use facts::{BackendFacts, Facts, Health, ModelFacts, Speed, Speeds, Surroundings, Target, TurnFacts};
 
 impl Target {
@@ -36,6 +36,23 @@ impl BackendFacts {
     pub fn has(&self, model: &str) -> bool {
         self.models.iter().any(|known| known.id == model)
     }
+}
+
+/// Decides anew for a turn that failed on `from` before its first text, or is to be asked there and elsewhere: as if
+/// that backend were not there. A pin on it counts for its model only.
+///
+/// # Errors
+/// One line: nobody else can answer.
+pub fn elsewhere(facts: &Facts, from: &str) -> Result<Decision, String> {
+    let mut facts = facts.clone();
+    facts.backends.retain(|backend| backend.name != from);
+    for target in [&mut facts.pin, &mut facts.session, &mut facts.configured] {
+        if target.backend.as_deref() == Some(from) {
+            target.backend = None;
+        }
+    }
+    let decision = route(&facts)?;
+    Ok(Decision { moved_from: Some(from.to_owned()), ..decision })
 }
 
 /// One source of a decision: its rule, its reason, and what it names.
