@@ -18,6 +18,7 @@ pub mod count;
 pub mod detok;
 pub mod draft;
 pub mod embed_thread;
+pub mod energy;
 pub mod fair;
 pub mod gate;
 pub mod gguf;

@@ -405,5 +405,6 @@ fn server_timings(timings: &Map<String, Value>) -> ServerTimings {
         predicted_ms: milliseconds(timings.get("predicted_ms")),
         draft_n: count(timings.get("draft_n")),
         draft_n_accepted: count(timings.get("draft_n_accepted")),
+        energy_j: timings.get("energy_j").and_then(Value::as_f64).filter(|joules| *joules >= 0.0),
     }
 }

@@ -117,6 +117,9 @@ pub struct ServerTimings {
     /// How many of them were right.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub draft_n_accepted: Option<u32>,
+    /// Energy the machine took for the answer, in joules, where it has meters and nothing else was answered meanwhile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub energy_j: Option<f64>,
 }
 
 /// Everything measured about one attempt. Client times are milliseconds since Enter, on a monotonic clock.

@@ -21,6 +21,7 @@ use super::activity::Activity;
 use super::cache::{self, Cache};
 use super::catalogue::{Catalogue, usual};
 use super::draft;
+use super::energy::{Meters, Span};
 use super::gate::Gate;
 use super::gguf::{ModelInfo, ModelKind, plain};
 use super::job::Command;
@@ -90,6 +91,7 @@ struct Inner {
     cache: Cache,
     /// Where resident models take turns at the device.
     gate: Gate,
+    meters: Arc<Meters>,
     uses: AtomicU64,
     /// Answers on their way, those whose model is being loaded included.
     answers: AtomicUsize,
@@ -200,9 +202,13 @@ impl Host {
         conversations: PathBuf,
     ) -> Result<Self, String> {
         let llama = Llama::start()?.with_pool(pool);
+        let devices = llama::devices();
         Ok(Self {
             inner: Arc::new(Inner {
-                device_names: llama::devices().into_iter().map(|d| d.name).collect(),
+                meters: Arc::new(Meters::find(
+                    devices.iter().any(|d| d.backend.eq_ignore_ascii_case("cuda")),
+                )),
+                device_names: devices.into_iter().map(|d| d.name).collect(),
                 llama,
                 catalogue: Mutex::new(catalogue(config, paths)),
                 cache: Cache::new(
@@ -227,6 +233,12 @@ impl Host {
                 started: Instant::now(),
             }),
         })
+    }
+
+    /// Begins to measure an answer's energy, where there are meters.
+    #[must_use]
+    pub fn measure(&self) -> Option<Span> {
+        self.inner.meters.start()
     }
 
     /// Sets what requests may ask for, once, before the first.

@@ -170,6 +170,8 @@ pub struct JobTimings {
     pub draft_n: u32,
     /// How many of them were right.
     pub draft_n_accepted: u32,
+    /// Energy the machine took meanwhile, in joules, where that can be told.
+    pub energy_j: Option<f64>,
 }
 
 /// Texts to be turned into vectors.

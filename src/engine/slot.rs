@@ -196,6 +196,7 @@ impl Running {
             predicted_ms: ms(prefilled.elapsed().saturating_sub(in_decode)),
             draft_n: self.guesses.0,
             draft_n_accepted: self.guesses.1,
+            energy_j: None,
         }
     }
 }

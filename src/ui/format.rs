@@ -44,6 +44,15 @@ pub(super) fn speed(per_s: f64) -> String {
     if per_s < 99.95 { format!("{per_s:.1} tok/s") } else { format!("{per_s:.0} tok/s") }
 }
 
+/// Energy in joules: `0.4 J`, `312 J`, `4.1 kJ`.
+pub(super) fn energy(joules: f64) -> String {
+    match joules {
+        ..9.95 => format!("{joules:.1} J"),
+        ..999.5 => format!("{joules:.0} J"),
+        _ => format!("{:.1} kJ", joules / 1000.0),
+    }
+}
+
 /// How many weights a model has: `30k`, `2M`, `7B`, `1.5B`.
 pub(super) fn parameters(count: u64) -> String {
     let n = float(count);

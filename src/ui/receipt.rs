@@ -179,4 +179,7 @@ fn speed(attempt: &Attempt, parts: &mut Vec<Part>) {
     if let Some((drafted, accepted)) = metrics.server.and_then(|s| s.draft_n.zip(s.draft_n_accepted)) {
         parts.push(Part::new(9, Role::Dim, format!("draft {accepted}/{drafted}")));
     }
+    if let Some(joules) = metrics.server.and_then(|s| s.energy_j) {
+        parts.push(Part::new(9, Role::Dim, format::energy(joules)));
+    }
 }

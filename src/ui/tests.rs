@@ -66,6 +66,7 @@ fn a_receipt_says_what_was_reused_guessed_and_lost() {
                 cache_lost: server.cache_lost,
                 draft_n: server.draft_n,
                 draft_n_accepted: server.draft_n_accepted,
+                energy_j: server.energy_j,
                 ..known
             });
         }
@@ -80,6 +81,7 @@ fn a_receipt_says_what_was_reused_guessed_and_lost() {
             cache_from: Some(CachePlace::Disk),
             draft_n: Some(40),
             draft_n_accepted: Some(34),
+            energy_j: Some(312.4),
             ..ServerTimings::default()
         },
         ServerTimings { cache_lost: Some(CacheLost::Recurrent), ..ServerTimings::default() },

@@ -93,7 +93,7 @@ fn a_recorded_answer_of_our_engine() {
         r#"{"choices":[{"index":0,"delta":{"reasoning_content":"hm"},"finish_reason":null}]}"#,
         HELLO,
         STOP,
-        r#"{"choices":[],"usage":{"prompt_tokens":10,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":4}},"timings":{"cache_n":4,"prompt_n":6,"prompt_ms":3.5,"predicted_n":2,"predicted_ms":8,"queue_ms":1,"load_ms":20,"cache_from":"disk","cache_lost":"the sliding window has moved on","draft_n":40,"draft_n_accepted":34}}"#,
+        r#"{"choices":[],"usage":{"prompt_tokens":10,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":4}},"timings":{"cache_n":4,"prompt_n":6,"prompt_ms":3.5,"predicted_n":2,"predicted_ms":8,"queue_ms":1,"load_ms":20,"cache_from":"disk","cache_lost":"the sliding window has moved on","draft_n":40,"draft_n_accepted":34,"energy_j":41.5}}"#,
         "[DONE]",
         HELLO,
     ]);
@@ -109,6 +109,7 @@ fn a_recorded_answer_of_our_engine() {
         predicted_ms: Some(8.0),
         draft_n: Some(40),
         draft_n_accepted: Some(34),
+        energy_j: Some(41.5),
     };
     assert_eq!(
         got,

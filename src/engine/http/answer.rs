@@ -1,5 +1,6 @@
 //! One answer on its way: waits for the model, follows the job, and turns both into events of a stream.
 
+use super::super::energy::Span;
 use super::super::host::{Counted, Host, Lease, Resident, State};
 use super::super::job::{JobEvent, JobTimings};
 use super::Failure;
@@ -38,6 +39,8 @@ pub(super) struct Answer {
     phase: Phase,
     load_ms: f64,
     has_spoken: bool,
+    /// The energy it takes, from when the job was given to the model.
+    energy: Option<Span>,
 }
 
 enum Phase {
@@ -61,7 +64,7 @@ impl Answer {
         let phase = Phase::Loading { changed, told: -1 };
         let counted = Some(host.count_answer());
         let (load_ms, has_spoken) = (0.0, false);
-        Self { host, counted, _lease: lease, question, envelope, phase, load_ms, has_spoken }
+        Self { host, counted, _lease: lease, question, envelope, phase, load_ms, has_spoken, energy: None }
     }
 
     pub(super) fn envelope(&self) -> &Envelope {
@@ -80,6 +83,7 @@ impl Answer {
     }
 
     fn start(&mut self, resident: Arc<Resident>, prepared: Prepared) -> Result<(), Failure> {
+        self.energy = self.host.measure();
         let events = submit(&self.host, &resident, prepared, &self.question)?;
         self.phase = Phase::Running { resident, events };
         Ok(())
@@ -93,7 +97,7 @@ impl Answer {
                 Phase::Running { resident, events } => {
                     let step = match tokio::time::timeout(HEARTBEAT, events.recv()).await {
                         Err(_) => return Some(Step::Heartbeat),
-                        Ok(Some(event)) => Step::Job(event),
+                        Ok(Some(event)) => Step::Job(with_energy(event, self.energy.as_ref())),
                         Ok(None) => {
                             self.host.forget(resident);
                             let message =
@@ -172,6 +176,7 @@ impl Answer {
                 && let Ok(event) = events.try_recv()
             {
                 let is_last = matches!(event, JobEvent::Done { .. } | JobEvent::Failed { .. });
+                let event = with_energy(event, self.energy.as_ref());
                 self.write(Step::Job(event), &mut out);
                 if is_last {
                     self.phase = Phase::Ended;
@@ -256,6 +261,17 @@ impl Drop for Answer {
         if self.host.answers() == 0 {
             self.host.record_activity();
         }
+    }
+}
+
+/// The end of an answer, with what it took.
+fn with_energy(event: JobEvent, energy: Option<&Span>) -> JobEvent {
+    match event {
+        JobEvent::Done { finish, timings } => {
+            let energy_j = energy.and_then(Span::joules);
+            JobEvent::Done { finish, timings: JobTimings { energy_j, ..timings } }
+        }
+        event => event,
     }
 }
 

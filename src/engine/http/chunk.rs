@@ -150,7 +150,7 @@ fn reason(finish: Finish) -> &'static str {
     }
 }
 
-/// llama-server's `timings`, with `queue_ms`, `load_ms`, `cache_from` and `cache_lost` of our own.
+/// llama-server's `timings`, with `queue_ms`, `load_ms`, `cache_from`, `cache_lost` and `energy_j` of our own.
 pub(super) fn timings(t: &JobTimings, load_ms: f64) -> Value {
     let per = |ms: f64, n: u32| if n > 0 { Some(ms / f64::from(n)) } else { None };
     let rate = |ms: f64, n: u32| if ms > 0.0 { Some(f64::from(n) / ms * 1000.0) } else { None };
@@ -173,6 +173,9 @@ pub(super) fn timings(t: &JobTimings, load_ms: f64) -> Value {
         }
         if let Some(why) = t.cache_lost {
             object.insert("cache_lost".to_owned(), why.words().into());
+        }
+        if let Some(joules) = t.energy_j {
+            object.insert("energy_j".to_owned(), joules.into());
         }
         if t.draft_n > 0 {
             object.insert("draft_n".to_owned(), t.draft_n.into());
