@@ -103,6 +103,34 @@ fn two_models_take_turns_where_memory_holds_one_and_a_half() {
 }
 
 #[test]
+fn nobody_leaves_for_a_question_that_may_come() {
+    let engine = engine(&for_one_and_a_half());
+    answers(&engine, SMALL);
+    let ahead = |model: &str| {
+        let mut body = question(model);
+        body["max_tokens"] = json!(0);
+        body["duet_ahead"] = json!(true);
+        body
+    };
+    let message = refused(&engine, "/v1/chat/completions", &ahead(LARGE));
+    assert!(message.contains("others would have to leave"), "{message}");
+    assert_eq!(residents(&engine), [SMALL]);
+    assert_eq!(engine.get("/engine/status")["evictions"], 0);
+    assert_eq!(listed(&engine, LARGE)["status"]["value"], "unloaded", "it has not failed");
+    // The question itself is another matter; and what is resident is made ready.
+    answers(&engine, LARGE);
+    assert_eq!(residents(&engine), [LARGE]);
+    let (status, ready) = post(&engine, "/v1/chat/completions", &ahead(LARGE));
+    assert_eq!((status, &ready["timings"]["predicted_n"]), (200, &json!(0)), "{ready}");
+
+    let mut wrong = question(SMALL);
+    wrong["duet_ahead"] = json!(true);
+    let (status, said) = post(&engine, "/v1/chat/completions", &wrong);
+    assert_eq!(status, 400, "{said}");
+    assert!(said["error"]["message"].as_str().unwrap().contains("duet_ahead"), "{said}");
+}
+
+#[test]
 fn a_pinned_model_never_leaves() {
     let engine = engine(&for_one_and_a_half());
     let (status, _) = post(&engine, "/models/load", &json!({"model": SMALL, "pin": true}));

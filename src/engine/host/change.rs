@@ -14,8 +14,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 impl Host {
     /// Starts loading a model unless it is resident or on its way, or the engine is ending. Returns at once.
     pub fn begin_load(&self, id: &str, path: &Path) {
+        let mut registry = lock(&self.inner.registry);
+        if let Some(Entry::Loading(loading)) = registry.entries.get(id) {
+            loading.is_ahead.store(false, Ordering::Relaxed);
+        }
+        let loading = self.inner.enter(&mut registry, id);
+        drop(registry);
+        if let Some(loading) = loading {
+            self.start(id, path, loading);
+        }
+    }
+
+    /// The same ahead of a question that may come: the load is given up where another model would have to leave.
+    pub fn begin_load_ahead(&self, id: &str, path: &Path) {
         let loading = self.inner.enter(&mut lock(&self.inner.registry), id);
         if let Some(loading) = loading {
+            loading.is_ahead.store(true, Ordering::Relaxed);
             self.start(id, path, loading);
         }
     }

@@ -321,6 +321,12 @@ impl Inner {
                     return Err(GenError::new(GenErrorKind::OutOfMemory, forecast.refusal));
                 }
             };
+            // Decided under the lock: a question that comes now either finds it still wanted, or gone.
+            if loading.is_ahead.load(Ordering::Relaxed) {
+                loading.cancel.store(true, Ordering::Relaxed);
+                registry.entries.remove(id);
+                return Err(stopped(id));
+            }
             let before: Vec<(String, u64, u64)> = devices
                 .iter()
                 .map(|d| {

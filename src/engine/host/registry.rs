@@ -31,6 +31,8 @@ pub(super) struct Loading {
     /// Memory was found for it: what can still go wrong is the load itself.
     pub(super) has_room: AtomicBool,
     pub(super) cancel: AtomicBool,
+    /// Nobody has asked a question yet: it is given up where others would have to leave for it.
+    pub(super) is_ahead: AtomicBool,
     /// What was wanted of the model when the load began: it is loaded so.
     pub(super) wish: Wish,
     /// Changes of that by whoever asked for the load, oldest first: a refusal takes them back.

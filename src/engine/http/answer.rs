@@ -136,11 +136,7 @@ impl Answer {
                         }
                         State::Unloaded => {
                             self.phase = Phase::Ended;
-                            let message = format!(
-                                "`{}` was unloaded while it was being loaded. Send again",
-                                self.question.id
-                            );
-                            return Some(Step::Failed(GenError::new(GenErrorKind::Model, message).into()));
+                            return Some(Step::Failed(self.given_up()));
                         }
                         State::Loading(progress) => {
                             let fraction = progress.fraction;
@@ -162,6 +158,19 @@ impl Answer {
                 }
             }
         }
+    }
+
+    /// Why a model that was on its way is not there.
+    fn given_up(&self) -> Failure {
+        let id = &self.question.id;
+        if self.question.request.generation.is_ahead {
+            let message = format!(
+                "`{id}` is not loaded ahead of a question: others would have to leave for it\nask the question to load it"
+            );
+            return GenError::new(GenErrorKind::OutOfMemory, message).into();
+        }
+        let message = format!("`{id}` was unloaded while it was being loaded. Send again");
+        GenError::new(GenErrorKind::Model, message).into()
     }
 
     /// The next bytes of the event stream; `None` after the end.

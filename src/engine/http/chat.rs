@@ -98,8 +98,22 @@ fn want(host: &Host, id: &str, path: &std::path::Path) -> Result<ModelState, Fai
             host.begin_load(id, path);
             Ok(host.state(id))
         }
-        ModelState::Loading(_) | ModelState::Loaded(_) => Ok(state),
+        ModelState::Loading(_) => {
+            // It may have been begun ahead of this question.
+            host.begin_load(id, path);
+            Ok(host.state(id))
+        }
+        ModelState::Loaded(_) => Ok(state),
     }
+}
+
+/// The same for a question that may come. What failed before is not tried again for it.
+fn want_ahead(host: &Host, id: &str, path: &std::path::Path) -> Result<ModelState, Failure> {
+    if let ModelState::Unloaded = host.state(id) {
+        host.refuse_if_quarantined(id)?;
+        host.begin_load_ahead(id, path);
+    }
+    Ok(host.state(id))
 }
 
 /// Refuses a model that is for something else, before it is loaded for nothing.
@@ -303,6 +317,7 @@ pub(super) async fn completions(
     // Before anybody looks whether it is resident: it is not sent away from now on.
     let mut lease = host.lease(&question.id);
     lease.is_warming = request.generation.max_tokens == Some(0);
+    let want = if request.generation.is_ahead { want_ahead } else { want };
     let state = want(&host, &question.id, &question.path)?;
     let answer = Answer::new(host.clone(), question, lease, ANSWERS.fetch_add(1, Ordering::Relaxed));
     // With the model at hand, what is wrong with a request is said by the status.
