@@ -6,6 +6,7 @@
 //! whether it is resident until its last word, so that nothing is sent away under it.
 
 mod change;
+mod companions;
 mod forecast;
 mod load;
 mod registry;
@@ -369,7 +370,8 @@ impl Host {
     #[must_use]
     pub fn forecast(&self, outlook: &Outlook, id: &str, info: &ModelInfo) -> Forecast {
         let options = self.inner.options(&self.wish(id), info);
-        outlook.forecast(id, info, options, self.inner.measured(id, options).as_ref())
+        let draft = self.inner.draft_listed(id, options);
+        outlook.forecast(id, info, options, &self.inner.known(id, options, draft.as_ref()))
     }
 
     /// Unloads residents that have been idle for as long as they are kept. Returns how long until the next one is.

@@ -9,6 +9,7 @@ use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::context::params::{LlamaContextParams, LlamaPoolingType};
 use llama_cpp_2::context::session::LlamaStateSeqFlags;
 use llama_cpp_2::llama_backend::LlamaBackend;
+use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::model::params::LlamaModelParams;
 use llama_cpp_2::sampling::LlamaSampler;
@@ -64,6 +65,13 @@ impl Llama {
         super::backends::load()?;
         let backend = LlamaBackend::init().map_err(|e| format!("llama.cpp did not start: {e}"))?;
         Ok(Self { backend: Arc::new(backend), making_context: Arc::default(), pool: Pool::default() })
+    }
+
+    /// The one of all tests of this process.
+    #[cfg(test)]
+    pub(crate) fn for_tests() -> Self {
+        static LLAMA: std::sync::OnceLock<Llama> = std::sync::OnceLock::new();
+        LLAMA.get_or_init(|| Self::start().unwrap_or_else(|error| unreachable!("{error}"))).clone()
     }
 
     /// The same with devices of other machines.
@@ -199,6 +207,17 @@ fn fitted(
         .fit_params(&file, &mut context, &mut all, options.context, quiet)
         .map_err(|e| format!("llama.cpp finds no way to place its layers: {e}"))?;
     Ok(params)
+}
+
+/// Evaluates one token, so that the cost of touching weights and buffers for the first time is part of
+/// loading and not of the first answer.
+pub fn warm_up(model: &LlamaModel, context: &mut LlamaContext<'_>) {
+    let token = any_token(model);
+    let mut batch = LlamaBatch::new(1, 1);
+    if batch.add(token, 0, &[0], true).is_ok() && context.decode(&mut batch).is_ok() {
+        context.synchronize();
+    }
+    context.clear_kv_cache();
 }
 
 /// Every device llama.cpp sees, with its memory in bytes.

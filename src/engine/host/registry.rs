@@ -108,7 +108,7 @@ impl Wish {
 
 impl From<&EngineModelConfig> for Wish {
     fn from(config: &EngineModelConfig) -> Self {
-        let EngineModelConfig { id: _, pinned, keep_alive, context, slots } = *config;
+        let EngineModelConfig { id: _, pinned, keep_alive, context, slots, draft_model: _ } = *config;
         Self { pinned, keep_alive, context, slots }
     }
 }

@@ -1,5 +1,6 @@
 //! A loaded model, as the rest of the engine sees it.
 
+use super::companions::Draft;
 use super::lock;
 use super::registry::Moments;
 use crate::chat::{GenError, GenErrorKind};
@@ -27,6 +28,8 @@ pub struct Resident {
     pub template: Template,
     /// What its file says.
     pub info: ModelInfo,
+    /// The model that guesses for it.
+    pub(super) draft: Option<Draft>,
     /// Context and slots in force.
     pub options: LoadOptions,
     /// What it holds, as it was allocated.
@@ -46,6 +49,12 @@ pub struct Resident {
 }
 
 impl Resident {
+    /// The id of the model that guesses for it.
+    #[must_use]
+    pub fn draft_model(&self) -> Option<&str> {
+        self.draft.as_ref().map(|draft| draft.id.as_str())
+    }
+
     /// What lets it see; loaded when it is asked for the first time.
     ///
     /// # Errors

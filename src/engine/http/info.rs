@@ -108,6 +108,7 @@ fn describe(host: &Host) -> Value {
             });
             if is_private {
                 model["path"] = json!(resident.path);
+                model["draft_model"] = json!(resident.draft_model());
             }
             model
         })

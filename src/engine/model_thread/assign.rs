@@ -142,8 +142,12 @@ impl ModelThread<'_> {
         slot.last_used = self.clock;
         slot.is_kept = job.cache_prompt;
         slot.session.clone_from(&job.session);
+        let of_model = self.draft.as_mut().map(|draft| {
+            draft.doubt(index);
+            &draft.pace
+        });
         let drafter = (job.draft > 0 && self.memory.can_guess() && job.max_tokens != Some(0))
-            .then(|| Drafter::new(&job.prompt, job.draft));
+            .then(|| Drafter::new(&job.prompt, job.draft, of_model));
         let mut running = Running::new(job, reused, sampler, started);
         running.drafter = drafter;
         running.send_progress(reused.tokens);
