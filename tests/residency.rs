@@ -328,13 +328,15 @@ fn the_configuration_loads_and_pins() {
 fn the_dry_run_knows_what_a_load_takes() {
     for context in [512, 2048] {
         let engine = engine("");
-        for model in [SMALL, LARGE] {
+        for model in [SMALL, LARGE, "embed-bert", "embed-llama"] {
             assert_eq!(post(&engine, "/models/load", &json!({"model": model, "context": context})).0, 200);
             wait_until("it is resident", || residents(&engine).contains(&model.to_owned()));
             let status = engine.get("/engine/status");
             let models = status["models"].as_array().unwrap();
             let real = models.iter().find(|m| m["id"] == model).unwrap();
             let path = real["path"].as_str().unwrap();
+            // No more than it was trained with.
+            let context = real["context"].as_u64().unwrap();
             let probe = command(engine.dir())
                 .args(["engine", "probe", path, "--measure", "--context", &context.to_string()])
                 .output()
@@ -372,7 +374,7 @@ fn a_draft_model_comes_and_leaves_with_its_model() {
         assert_eq!(same["choices"], plain["choices"]);
         if max_tokens == 8 {
             // Nothing repeats so early.
-            assert_eq!(plain["timings"]["draft_n"], 0, "{plain}");
+            assert_eq!(plain["timings"]["draft_n"], Value::Null, "{plain}");
             assert!(same["timings"]["draft_n_accepted"].as_u64().unwrap() > 0, "{same}");
         }
     }

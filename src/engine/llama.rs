@@ -1,12 +1,16 @@
 //! The thin layer over `llama_cpp_2`: starting llama.cpp, loading a model, making its context.
 
+mod settings;
+
+pub use settings::Purpose;
+pub(in crate::engine) use settings::Settings;
+
 use super::pool::Pool;
 use super::residency::offload::Offload;
 use super::rewind::Memory;
 use crate::config::pool::PoolConfig;
 use llama_cpp_2::LogOptions;
 use llama_cpp_2::context::LlamaContext;
-use llama_cpp_2::context::params::{LlamaContextParams, LlamaPoolingType};
 use llama_cpp_2::context::session::LlamaStateSeqFlags;
 use llama_cpp_2::llama_backend::LlamaBackend;
 use llama_cpp_2::llama_batch::LlamaBatch;
@@ -16,7 +20,6 @@ use llama_cpp_2::sampling::LlamaSampler;
 use llama_cpp_2::token::LlamaToken;
 use llama_cpp_2::{LlamaBackendDevice, LlamaBackendDeviceType};
 use std::ffi::CString;
-use std::num::NonZeroU32;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::pin::Pin;
@@ -34,6 +37,8 @@ pub struct LoadOptions {
     pub slots: u32,
     /// Threads for compute.
     pub threads: u32,
+    /// What its context is for.
+    pub purpose: Purpose,
 }
 
 /// How the weights come into memory.
@@ -112,7 +117,7 @@ impl Llama {
         LlamaModel::load_from_file(&self.backend, path, &params).map_err(|e| e.to_string())
     }
 
-    /// Makes the context that holds the KV cache and the compute buffers.
+    /// Makes the context that holds the KV cache and the compute buffers, or gives vectors.
     ///
     /// # Errors
     /// When the memory can't be had.
@@ -122,10 +127,11 @@ impl Llama {
         options: LoadOptions,
     ) -> Result<LlamaContext<'m>, String> {
         let _one_at_a_time = self.making_context();
-        model.new_context(&self.backend, context_params(options)).map_err(|e| {
+        let settings = Settings::new(options, model.n_ctx_train());
+        model.new_context(&self.backend, settings.params()).map_err(|e| {
             format!(
                 "a context of {} tokens could not be made ({e}); try a smaller [engine] context",
-                options.context
+                settings.context()
             )
         })
     }
@@ -134,58 +140,6 @@ impl Llama {
     pub(super) fn making_context(&self) -> MutexGuard<'_, ()> {
         self.making_context.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-impl Llama {
-    /// Makes a context that gives one vector for each sequence instead of text. Everything in a batch is evaluated
-    /// at once, so the physical batch is as large as the context. A model that says nothing of pooling gets the mean.
-    ///
-    /// # Errors
-    /// When the memory can't be had.
-    pub fn embedding_context<'m>(
-        &self,
-        model: &'m LlamaModel,
-        options: LoadOptions,
-    ) -> Result<LlamaContext<'m>, String> {
-        let _one_at_a_time = self.making_context.lock().unwrap_or_else(PoisonError::into_inner);
-        let threads = i32::try_from(options.threads.max(1)).unwrap_or(1);
-        let batch = options.context.min(model.n_ctx_train());
-        let stated = model
-            .meta_val_str("general.architecture")
-            .and_then(|architecture| model.meta_val_str(&format!("{architecture}.pooling_type")));
-        let pooling = match stated.as_deref() {
-            Ok("0") | Err(_) => LlamaPoolingType::Mean,
-            Ok(_) => LlamaPoolingType::Unspecified,
-        };
-        let params = LlamaContextParams::default()
-            .with_n_ctx(NonZeroU32::new(batch))
-            .with_n_batch(batch)
-            .with_n_ubatch(batch)
-            .with_n_seq_max(super::embed_thread::SEQUENCES)
-            .with_kv_unified(true)
-            .with_embeddings(true)
-            .with_pooling_type(pooling)
-            .with_n_threads(threads)
-            .with_n_threads_batch(threads)
-            .with_no_perf(true);
-        model.new_context(&self.backend, params).map_err(|e| {
-            format!("a context for texts of {batch} tokens could not be made ({e}); try a smaller [engine] context")
-        })
-    }
-}
-
-/// The settings of every context; the dry run of [`super::residency::dry_run`] has the same.
-fn context_params(options: LoadOptions) -> LlamaContextParams {
-    let threads = i32::try_from(options.threads.max(1)).unwrap_or(1);
-    LlamaContextParams::default()
-        .with_n_ctx(NonZeroU32::new(options.context))
-        .with_n_batch(BATCH)
-        .with_n_ubatch(BATCH)
-        .with_n_seq_max(options.slots.max(1))
-        .with_kv_unified(true)
-        .with_n_threads(threads)
-        .with_n_threads_batch(threads)
-        .with_no_perf(true)
 }
 
 /// Lets llama.cpp choose which layers and experts go where, so that `margins` (bytes, one per accelerator) stay free.
@@ -200,7 +154,7 @@ fn fitted(
     let mut all: Vec<usize> = margins.iter().map(|m| usize::try_from(*m).unwrap_or(usize::MAX)).collect();
     all.resize(llama_cpp_2::max_devices().max(all.len()), 0);
     let mut params = Box::pin(params);
-    let mut context = context_params(options);
+    let mut context = Settings::new(options, u32::MAX).params();
     let quiet = llama_cpp_sys_2::GGML_LOG_LEVEL_WARN;
     params
         .as_mut()

@@ -7,7 +7,7 @@
 use super::gguf::{self, ModelKind};
 use super::inspect;
 use super::job::TokenId;
-use super::llama::{self, BATCH, Llama, LoadOptions, Storage};
+use super::llama::{self, BATCH, Llama, LoadOptions, Purpose, Storage};
 use super::prompt;
 use super::request::{Image, mark};
 use super::residency::offload::Offload;
@@ -228,7 +228,7 @@ fn made_up(bytes: &[u8], len: usize) -> Vec<TokenId> {
 pub fn run(model: &Path, projector: &Path) -> Result<(), String> {
     let _ = super::sandbox::enter();
     let llama = Llama::start()?;
-    let options = LoadOptions { context: 256, slots: 1, threads: llama::physical_cores() };
+    let options = LoadOptions { context: 256, slots: 1, threads: llama::physical_cores(), purpose: Purpose::Text };
     let model = llama.load(model, Storage::Mapped, &Offload::Layers(0), options, |_| true)?;
     let mut mtmd = context(&model, projector, options.threads)?;
     let bitmap = MtmdBitmap::from_image_data(32, 32, &[127; 32 * 32 * 3]).map_err(|e| e.to_string())?;

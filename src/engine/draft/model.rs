@@ -320,6 +320,7 @@ fn is_likely(logits: &[f32], token: TokenId) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::llama::Purpose;
     use pretty_assertions::assert_eq;
 
     /// The built-in model with room for `context` tokens.
@@ -328,7 +329,7 @@ mod tests {
             path: std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models/builtin.gguf"),
             storage: Storage::Mapped,
             offload: Offload::All,
-            options: LoadOptions { context, slots: 2, threads: 1 },
+            options: LoadOptions { context, slots: 2, threads: 1, purpose: Purpose::Text },
             window: None,
             share: 1.0,
         }

@@ -5,7 +5,7 @@ use super::{Host, Inner, lock};
 use crate::config::DraftMode;
 use crate::engine::draft::model::DraftStart;
 use crate::engine::gguf::{self, ModelInfo, ModelKind, Vocabulary, plain};
-use crate::engine::llama::{LoadOptions, Storage};
+use crate::engine::llama::{LoadOptions, Purpose, Storage};
 use crate::engine::residency::footprint::{Estimate, Measured, Part};
 use crate::engine::residency::offload::Offload;
 use std::path::{Path, PathBuf};
@@ -148,6 +148,7 @@ impl Inner {
             context: other.context.min(info.context_train.max(256)),
             slots: other.slots,
             threads: self.threads(info),
+            purpose: Purpose::Text,
         }
     }
 }

@@ -6,7 +6,7 @@ use super::{Host, Inner, Resident, lock};
 use crate::chat::{GenError, GenErrorKind};
 use crate::config::GpuLayers;
 use crate::engine::gguf::{ModelInfo, ModelKind};
-use crate::engine::llama::{LoadOptions, Storage};
+use crate::engine::llama::{LoadOptions, Purpose, Storage};
 use crate::engine::memory::Shape;
 use crate::engine::residency::allocated::{self, Heard};
 use crate::engine::residency::budget::{Held, is_back, is_card};
@@ -91,6 +91,7 @@ impl Inner {
             context: self.context(wish, info),
             slots: wish.slots.unwrap_or(self.config.slots).max(1),
             threads: self.threads(info),
+            purpose: Purpose::of(info),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::super::cache::{Limits, Place, model_key};
 use super::super::job::{JobTimings, SamplerSpec};
-use super::super::llama::KV_TYPES;
+use super::super::llama::{KV_TYPES, Purpose};
 use super::super::think::{Tags, ThinkSplitter};
 use super::*;
 use crate::chat::Finish;
@@ -49,7 +49,7 @@ impl Rig {
             path: model_path(),
             storage: Storage::Mapped,
             offload: Offload::All,
-            options: LoadOptions { context, slots, threads: 1 },
+            options: LoadOptions { context, slots, threads: 1, purpose: Purpose::Text },
             window: None,
             queue_limit: 4,
             commands: receiver,
@@ -129,7 +129,7 @@ fn question(text: &str) -> Vec<TokenId> {
 
 fn tokenize(text: &str, parse_special: bool) -> Vec<TokenId> {
     static MODEL: OnceLock<llama_cpp_2::model::LlamaModel> = OnceLock::new();
-    let options = LoadOptions { context: 256, slots: 1, threads: 1 };
+    let options = LoadOptions { context: 256, slots: 1, threads: 1, purpose: Purpose::Text };
     let load = || llama().load(&model_path(), Storage::Mapped, &Offload::All, options, |_| true).unwrap();
     let model = MODEL.get_or_init(load);
     model.vocab().tokenize(text.as_bytes(), false, parse_special).iter().map(|token| token.0).collect()

@@ -6,7 +6,7 @@
 
 use super::allocated;
 use super::footprint::{Footprint, Measured};
-use crate::engine::llama::{BATCH, Llama, LoadOptions};
+use crate::engine::llama::{Llama, LoadOptions, Settings};
 use llama_cpp_sys_2 as sys;
 use std::ffi::{CStr, CString, c_char};
 use std::os::unix::ffi::OsStrExt;
@@ -53,7 +53,6 @@ fn run(
     let _one_at_a_time = llama.making_context();
     let file =
         CString::new(path.as_os_str().as_bytes()).map_err(|_| "its path holds a zero byte".to_owned())?;
-    let threads = i32::try_from(options.threads.max(1)).unwrap_or(1);
     let (heard, _listening) = allocated::listen();
     let mut names = [std::ptr::null::<c_char>(); MAX_ROWS];
     let mut bytes = [0_u64; 3 * MAX_ROWS];
@@ -72,14 +71,8 @@ fn run(
             return Err("llama.cpp makes no model of it".to_owned());
         }
         let mut context_params = sys::llama_context_default_params();
-        context_params.n_ctx = options.context;
-        context_params.n_batch = BATCH;
-        context_params.n_ubatch = BATCH;
-        context_params.n_seq_max = options.slots.max(1);
-        context_params.kv_unified = true;
-        context_params.n_threads = threads;
-        context_params.n_threads_batch = threads;
-        context_params.no_perf = true;
+        let trained = u32::try_from(sys::llama_model_n_ctx_train(model)).unwrap_or(u32::MAX);
+        Settings::new(options, trained).write(&mut context_params);
         let context = sys::llama_init_from_model(model, context_params);
         if context.is_null() {
             sys::llama_model_free(model);
