@@ -66,7 +66,14 @@ impl Host {
         if options == resident.options || self.inner.llama.is_pooled(path) {
             return Ok(());
         }
-        let known = self.inner.measure_all(id, path, options, resident.draft.as_ref(), &Loading::default());
+        let known = self.inner.measure_all(
+            id,
+            path,
+            &resident.info,
+            options,
+            resident.draft.as_ref(),
+            &Loading::default(),
+        );
         if self.answers() == 0 {
             self.record_activity();
         }
@@ -197,7 +204,7 @@ impl Inner {
         if self.llama.is_pooled(&resident.path) {
             return Ok(true);
         }
-        let known = self.known(id, options, resident.draft.as_ref());
+        let known = self.known(id, &resident.path, &resident.info, options, resident.draft.as_ref());
         let outlook = self.outlook(registry, devices).without(id);
         let forecast = outlook.forecast(id, &resident.info, options, &known);
         match forecast.verdict {

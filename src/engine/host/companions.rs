@@ -1,6 +1,7 @@
-//! What is loaded together with a model: the draft model it is configured with. Both count for the memory it takes,
-//! and both leave together.
+//! What is loaded together with a model: the draft model it is configured with, and the projector beside it. All of
+//! it counts for the memory it takes, and all of it leaves together.
 
+use super::projector::Projector;
 use super::{Host, Inner, lock};
 use crate::config::DraftMode;
 use crate::engine::draft::model::DraftStart;
@@ -43,6 +44,7 @@ impl Draft {
 pub(super) struct Known {
     pub(super) own: Option<Measured>,
     pub(super) draft: Option<(Draft, Option<Measured>)>,
+    pub(super) projector: Option<Projector>,
 }
 
 impl Known {
@@ -57,27 +59,36 @@ impl Known {
             Some(measured) => Estimate::Measured(measured),
             None => super::load::formula(info, options, device),
         };
-        let own = one(&self.own, info, options);
-        let Some((draft, measured)) = &self.draft else { return own };
-        let parts = vec![
-            Part { estimate: own, most_context: u32::MAX },
-            Part {
+        let mut parts = vec![Part { estimate: one(&self.own, info, options), most_context: u32::MAX }];
+        if let Some((draft, measured)) = &self.draft {
+            parts.push(Part {
                 estimate: one(measured, &draft.info, draft.options),
                 most_context: draft.info.context_train.max(256),
-            },
-        ];
+            });
+        }
+        if let Some(projector) = &self.projector {
+            let estimate = Estimate::Fixed(projector.footprint(device));
+            parts.push(Part { estimate, most_context: u32::MAX });
+        }
         Estimate::Together(parts)
     }
 }
 
 impl Inner {
-    /// What was measured of a model that is loaded with these options, and of its draft model.
-    pub(super) fn known(&self, id: &str, options: LoadOptions, draft: Option<&Draft>) -> Known {
+    /// What was measured of a model that is loaded with these options, of its draft model and of its projector.
+    pub(super) fn known(
+        &self,
+        id: &str,
+        path: &Path,
+        info: &ModelInfo,
+        options: LoadOptions,
+        draft: Option<&Draft>,
+    ) -> Known {
         let draft = draft.map(|draft| {
             let options = self.draft_options(&draft.info, options);
             (Draft { options, ..draft.clone() }, self.measured(&draft.id, options))
         });
-        Known { own: self.measured(id, options), draft }
+        Known { own: self.measured(id, options), draft, projector: self.projector(path, info) }
     }
 
     /// The draft model that is configured for a model with these options, as far as it is there.
@@ -96,6 +107,7 @@ impl Inner {
     pub(super) fn draft_of(
         &self,
         id: &str,
+        path: &Path,
         info: &ModelInfo,
         options: LoadOptions,
     ) -> Result<Option<Draft>, String> {
@@ -122,7 +134,7 @@ impl Inner {
         if info.kind != ModelKind::Chat {
             return Err(refused("that one does not write text"));
         }
-        if self.llama.is_pooled(&info.path) || self.llama.is_pooled(&entry.path) {
+        if self.llama.is_pooled(path) || self.llama.is_pooled(&entry.path) {
             return Err(refused("models that are spread over other machines do without"));
         }
         if info.recurrent_bytes > 0 || draft.recurrent_bytes > 0 {
@@ -132,7 +144,7 @@ impl Inner {
             )));
         }
         let read = |path: &Path| gguf::vocabulary(path).map_err(|e| refused(&e.to_string()));
-        same_vocabulary(&read(&info.path)?, &read(&entry.path)?).map_err(|why| refused(&why))?;
+        same_vocabulary(&read(path)?, &read(&entry.path)?).map_err(|why| refused(&why))?;
         let options = self.draft_options(&draft, options);
         Ok(Some(Draft { id: entry.id, path: entry.path, info: draft, options }))
     }

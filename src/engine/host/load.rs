@@ -2,7 +2,7 @@
 
 use super::companions::{Draft, Known};
 use super::registry::{Loading, Moments, Wish};
-use super::{Host, Inner, Resident, lock};
+use super::{Host, Inner, Resident, lock, projector};
 use crate::chat::{GenError, GenErrorKind};
 use crate::config::GpuLayers;
 use crate::engine::gguf::{ModelInfo, ModelKind};
@@ -133,7 +133,7 @@ impl Inner {
         let template = Template::of(id, &info).map_err(|e| model_error(e.to_string()))?;
         let options = self.options(&loading.wish, &info);
         let host = Host { inner: Arc::clone(self) };
-        let draft = self.draft_of(id, &info, options).map_err(|message| {
+        let draft = self.draft_of(id, path, &info, options).map_err(|message| {
             let named = host.draft_name(id).map(Path::new);
             let files: Vec<&Path> = named.into_iter().chain([path]).collect();
             model_error(host.told(id, &files, message))
@@ -145,9 +145,9 @@ impl Inner {
         let mut gate = Some(self.load_gate.enter(|| !loading.is_cancelled()).ok_or_else(|| stopped(id))?);
         let began = Instant::now();
         if !self.llama.is_pooled(path) {
-            self.refuse_hopeless(id, &info, options, draft.as_ref())?;
+            self.refuse_hopeless(id, path, &info, options, draft.as_ref())?;
         }
-        let known = self.measure_all(id, path, options, draft.as_ref(), loading)?;
+        let known = self.measure_all(id, path, &info, options, draft.as_ref(), loading)?;
         let offload = self.make_room(id, path, &info, options, &known, loading)?;
         loading.has_room.store(true, Ordering::Relaxed);
         self.bump();
@@ -189,7 +189,9 @@ impl Inner {
             match result {
                 Ok(model) => {
                     tracing::info!(model = id, ms = began.elapsed().as_millis() as u64, "resident");
-                    let estimate = known.estimate(&info, options, MAIN).at(options.context);
+                    let projector = projector::footprint(known.projector.as_ref());
+                    let alone = Known { projector: None, ..known };
+                    let estimate = alone.estimate(&info, options, MAIN).at(options.context);
                     let all_remote =
                         info.is_remote && draft.as_ref().is_none_or(|draft| draft.info.is_remote);
                     let now = Instant::now();
@@ -199,6 +201,7 @@ impl Inner {
                         model,
                         template,
                         held: held(&heard, &self.device_names, tensor_bytes, all_remote, estimate),
+                        projector,
                         info,
                         draft,
                         options,
@@ -243,11 +246,13 @@ impl Inner {
     fn refuse_hopeless(
         &self,
         id: &str,
+        path: &Path,
         info: &ModelInfo,
         options: LoadOptions,
         draft: Option<&Draft>,
     ) -> Result<(), GenError> {
-        let by_formula = Known { own: None, draft: draft.map(|draft| (draft.clone(), None)) };
+        let draft = draft.map(|draft| (draft.clone(), None));
+        let by_formula = Known { own: None, draft, projector: self.projector(path, info) };
         let least = |context: u32| {
             let mut footprint = by_formula.estimate(info, options, MAIN).at(context);
             for share in &mut footprint.shares {
@@ -268,7 +273,7 @@ impl Inner {
             return Ok(());
         }
         let outlook = self.outlook(&lock(&self.registry), &devices);
-        let least = Known { own: Some(least), draft: None };
+        let least = Known { own: Some(least), ..Known::default() };
         match outlook.forecast(id, info, options, &least).verdict {
             Verdict::DoesNotFit => {
                 let refusal = outlook.forecast(id, info, options, &by_formula).refusal;
@@ -283,16 +288,17 @@ impl Inner {
         self: &Arc<Self>,
         id: &str,
         path: &Path,
+        info: &ModelInfo,
         options: LoadOptions,
         draft: Option<&Draft>,
         loading: &Loading,
     ) -> Result<Known, GenError> {
         let own = self.measure(id, path, options, loading)?;
-        let mut known = self.known(id, options, draft);
+        let mut known = self.known(id, path, info, options, draft);
         if let Some((draft, measured)) = &mut known.draft {
             *measured = self.measure(&draft.id, &draft.path, draft.options, loading)?;
         }
-        Ok(Known { own, ..known })
+        Ok(Known { own, projector: self.measured_projector(path, info), ..known })
     }
 
     /// Where layers go when there is room for all of them.
@@ -368,7 +374,7 @@ impl Inner {
                 .iter()
                 .map(|d| {
                     let freed = leavers.iter().filter_map(|id| registry.resident(id));
-                    (d.name.clone(), d.free, freed.map(|r| r.held.footprint.on(&d.name)).sum())
+                    (d.name.clone(), d.free, freed.map(|r| r.allocated().footprint.on(&d.name)).sum())
                 })
                 .collect();
             for leaver in &leavers {

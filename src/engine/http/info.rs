@@ -86,11 +86,12 @@ fn describe(host: &Host) -> Value {
         .map(|resident| {
             let counters = resident.stats.read();
             let hold = host.hold(resident);
+            let held = resident.allocated().footprint;
             let mut model = json!({
                 "id": resident.id,
                 "state": "loaded",
-                "bytes": resident.held.footprint.totals(),
-                "device_bytes": resident.held.footprint.shares,
+                "bytes": held.totals(),
+                "device_bytes": held.shares,
                 "context": resident.options.context,
                 "threads": resident.options.threads,
                 "slots": resident.options.slots,

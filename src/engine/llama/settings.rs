@@ -25,7 +25,9 @@ impl Purpose {
     #[must_use]
     pub fn of(info: &ModelInfo) -> Self {
         match info.kind {
-            ModelKind::Embedding => Self::Vectors { by_mean: info.pooling.is_none_or(|pooling| pooling == 0) },
+            ModelKind::Embedding => {
+                Self::Vectors { by_mean: info.pooling.is_none_or(|pooling| pooling == 0) }
+            }
             _ => Self::Text,
         }
     }
@@ -114,7 +116,10 @@ mod tests {
         assert_eq!((vectors.context, vectors.batch, vectors.sequences), (512, 512, SEQUENCES));
         assert_eq!(Settings::new(options(vectors.purpose), 1 << 20).context(), 8192);
         let params = vectors.params();
-        assert_eq!((params.n_ctx().map(NonZeroU32::get), params.n_batch(), params.n_ubatch()), (Some(512), 512, 512));
+        assert_eq!(
+            (params.n_ctx().map(NonZeroU32::get), params.n_batch(), params.n_ubatch()),
+            (Some(512), 512, 512)
+        );
         assert!(params.embeddings() && params.kv_unified());
         assert_eq!(params.pooling_type(), LlamaPoolingType::Mean);
     }

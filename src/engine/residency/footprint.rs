@@ -127,6 +127,8 @@ pub enum Estimate<'a> {
         /// Where it would be.
         device: &'a str,
     },
+    /// The same with any context.
+    Fixed(Footprint),
     /// Several that are loaded together.
     Together(Vec<Part<'a>>),
 }
@@ -154,6 +156,7 @@ impl Estimate<'_> {
                 }
                 footprint
             }
+            Self::Fixed(footprint) => footprint.clone(),
             Self::Together(parts) => {
                 let mut all = Footprint::default();
                 for part in parts {
@@ -205,10 +208,13 @@ mod tests {
         };
         let (large, small) = (one("CUDA0", 8192), one("CPU", 1024));
         let part = |measured, most_context| Part { estimate: Estimate::Measured(measured), most_context };
-        let both = Estimate::Together(vec![part(&large, u32::MAX), part(&small, 1024), part(&small, 512)]);
-        let at = |context| both.at(context).shares;
-        assert_eq!(at(8192), [share("CUDA0", 100, 8192, 5), share("CPU", 200, 1024 + 512, 10)]);
-        assert_eq!(at(512), [share("CUDA0", 100, 512, 5), share("CPU", 200, 1024, 10)]);
+        let fixed = Footprint { shares: vec![share("CPU", 1, 0, 2)] };
+        let fixed = Part { estimate: Estimate::Fixed(fixed), most_context: u32::MAX };
+        let parts = vec![part(&large, u32::MAX), part(&small, 1024), part(&small, 512), fixed];
+        let all = Estimate::Together(parts);
+        let at = |context| all.at(context).shares;
+        assert_eq!(at(8192), [share("CUDA0", 100, 8192, 5), share("CPU", 201, 1024 + 512, 12)]);
+        assert_eq!(at(512), [share("CUDA0", 100, 512, 5), share("CPU", 201, 1024, 12)]);
         assert_eq!(Estimate::Together(Vec::new()).at(512), Footprint::default());
     }
 
