@@ -82,7 +82,8 @@ pub struct EngineConfig {
     pub preload: Vec<String>,
     /// Layers on accelerators: `"auto"`, or how many.
     pub gpu_layers: GpuLayers,
-    /// Main memory for conversations that left their slot; 0 keeps none.
+    /// Main memory for conversations that left their slot; 0 keeps none. Beside it, a model that can't take tokens back
+    /// (recurrent and hybrid ones) has up to a quarter of that for its checkpoints.
     pub cache_memory: ByteSize,
     /// Room on disk for conversations of sessions, so that they are warm after a restart; 0 keeps none.
     pub cache_disk: ByteSize,

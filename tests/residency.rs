@@ -328,7 +328,7 @@ fn the_configuration_loads_and_pins() {
 fn the_dry_run_knows_what_a_load_takes() {
     for context in [512, 2048] {
         let engine = engine("");
-        for model in [SMALL, LARGE, "embed-bert", "embed-llama"] {
+        for model in [SMALL, LARGE, "embed-bert", "embed-llama", "hybrid", "windowed"] {
             assert_eq!(post(&engine, "/models/load", &json!({"model": model, "context": context})).0, 200);
             wait_until("it is resident", || residents(&engine).contains(&model.to_owned()));
             let status = engine.get("/engine/status");

@@ -11,7 +11,7 @@ use super::rewind::Memory;
 use crate::config::pool::PoolConfig;
 use llama_cpp_2::LogOptions;
 use llama_cpp_2::context::LlamaContext;
-use llama_cpp_2::context::session::LlamaStateSeqFlags;
+use llama_cpp_2::context::session::{LlamaStateSeqFlags, SeqState};
 use llama_cpp_2::llama_backend::LlamaBackend;
 use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::model::LlamaModel;
@@ -318,6 +318,21 @@ pub fn restore_sequence(context: &mut LlamaContext<'_>, seq: i32, bytes: &[u8]) 
         let _ = context.clear_kv_cache_seq(u32::try_from(seq).ok(), None, None);
     }
     is_taken
+}
+
+/// What of a sequence can't be rewound (the state of recurrent layers), and how many bytes that are. None when it
+/// can't be had.
+#[must_use]
+pub fn partial_state(context: &LlamaContext<'_>, seq: i32) -> Option<(SeqState, u64)> {
+    let state = context.state_seq_get(seq, LlamaStateSeqFlags::PARTIAL_ONLY).ok()?;
+    let bytes = state.byte_len() as u64;
+    (bytes > 0).then_some((state, bytes))
+}
+
+/// Puts back what can't be rewound. `false` when llama.cpp does not take it.
+#[must_use]
+pub fn restore_partial(context: &mut LlamaContext<'_>, seq: i32, state: &SeqState) -> bool {
+    context.state_seq_set(state, seq).is_ok()
 }
 
 /// How a model remembers; `window` is what its file says of sliding windows.

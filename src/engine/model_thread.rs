@@ -5,17 +5,19 @@
 //! running answer, and a cancel waits, for about 200 ms at most; several prompts share it. The loop touches no
 //! async code; a panic in it is an error for its jobs, never for the process.
 //!
-//! `assign` gives jobs their slots and decides what happens to what a slot held, `guess` looks ahead, `batch` builds
-//! and evaluates batches, `advance` makes tokens of their logits.
+//! `assign` gives jobs their slots and decides what happens to what a slot held, `checkpoints` lets models go back that
+//! can't take tokens back, `guess` looks ahead, `batch` builds and evaluates batches, `advance` makes tokens of their logits.
 
 mod advance;
 mod assign;
 mod batch;
+mod checkpoints;
 mod guess;
 #[cfg(test)]
 mod tests;
 
 use super::cache::{Cache, Fetch, ModelKey};
+use super::checkpoint::Checkpoints;
 use super::draft::model::{DraftModel, DraftStart};
 use super::gate::{Gate, SLICE, Turn};
 use super::job::{Command, Job, JobEvent, TokenId};
@@ -28,6 +30,7 @@ use crate::chat::{GenError, GenErrorKind};
 use assign::Keep;
 pub use guess::Guess;
 use llama_cpp_2::context::LlamaContext;
+use llama_cpp_2::context::session::SeqState;
 use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::model::LlamaModel;
 use std::collections::VecDeque;
@@ -39,6 +42,9 @@ use std::time::Duration;
 
 /// After this long without work, conversations that have a session are written to disk.
 const IDLE: Duration = Duration::from_secs(5);
+
+/// The checkpoints of a model take at most one part in this many of what all conversations may take in memory.
+const CHECKPOINTS_PART: u64 = 4;
 
 /// Everything a model thread starts with.
 #[derive(Debug)]
@@ -119,6 +125,7 @@ pub fn run(
         end_tokens: llama::end_tokens(&model),
         batch: LlamaBatch::new(BATCH as usize, 1),
         memory: llama::memory_of(&model, start.window),
+        checkpoints: Checkpoints::new(start.cache.memory_limit() / CHECKPOINTS_PART),
         model: &model,
         context,
         slots,
@@ -150,6 +157,8 @@ struct ModelThread<'m> {
     batch: LlamaBatch<'static>,
     /// What the model can forget.
     memory: Memory,
+    /// Where it can go back to when it can't forget.
+    checkpoints: Checkpoints<SeqState>,
     slots: Vec<Slot>,
     queue: VecDeque<Waiting>,
     queue_limit: usize,
@@ -300,6 +309,7 @@ impl ModelThread<'_> {
             slot.tokens.clear();
         }
         self.trim_draft_model();
+        self.trim_checkpoints();
     }
 
     /// Keeps nothing of a session: idle slots are emptied, running ones when they are done.

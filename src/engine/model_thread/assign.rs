@@ -204,9 +204,10 @@ impl ModelThread<'_> {
             let is_done = keep == 0
                 || keep == held
                 || matches!(self.context.clear_kv_cache_seq(Some(seq_id(seq)), Some(from), None), Ok(true));
-            if is_done { Ok(()) } else { Err(CacheLost::Other) }
+            if is_done { Ok(keep) } else { Err(CacheLost::Other) }
         });
-        let keep = if kept.is_ok() { keep } else { 0 };
+        let kept = kept.or_else(|why| self.back_to_checkpoint(index, keep).ok_or(why));
+        let keep = kept.unwrap_or(0);
         if keep == 0 {
             let _ = self.context.clear_kv_cache_seq(Some(seq_id(seq)), None, None);
         }

@@ -35,6 +35,7 @@ impl ModelThread<'_> {
         self.batch.clear();
         self.rounds = self.rounds.wrapping_add(1);
         self.guess();
+        self.take_checkpoints();
         let Some(decoding) = self.add_decoding() else { return self.end_of_defect() };
         let Some(prompt_tokens) = self.add_prefill() else { return self.end_of_defect() };
         if self.batch.n_tokens() == 0 {
@@ -113,7 +114,8 @@ impl ModelThread<'_> {
             .iter()
             .map(|slot| match &slot.running {
                 Some(running) if running.next.is_none() && running.prefilled.is_none() => {
-                    running.job.next_image(slot.tokens.len()).saturating_sub(slot.tokens.len())
+                    let next = running.job.next_image(slot.tokens.len());
+                    next.min(self.until_checkpoint(slot, running)).saturating_sub(slot.tokens.len())
                 }
                 _ => 0,
             })

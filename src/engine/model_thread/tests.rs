@@ -15,6 +15,7 @@ use std::time::Instant;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 mod draft;
+mod memory;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
