@@ -14,6 +14,7 @@ mod backends;
 pub mod builtin;
 pub mod cache;
 pub mod catalogue;
+pub mod checkpoint;
 pub mod count;
 pub mod detok;
 pub mod draft;

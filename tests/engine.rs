@@ -528,3 +528,26 @@ fn guessing_is_counted_and_can_be_switched_off() {
     assert_eq!(off.post("/models/unload", br#"{"model":"builtin"}"#).0, 200);
     assert_eq!(off.get("/engine/status")["cache"], json!({"memory_bytes": 0, "disk_bytes": 0}));
 }
+
+#[test]
+fn models_that_remember_in_other_ways_reuse_what_they_can() {
+    let engine = Engine::start();
+    for (name, before_end) in [("hybrid", 16), ("windowed", 1)] {
+        let model = format!("{}/tests/models/{name}.gguf", env!("CARGO_MANIFEST_DIR"));
+        let ask = |more: Value| {
+            let long = "the cat sat on the mat and looked at the moon. ".repeat(30);
+            let mut body = json!({"model": model, "temperature": 0, "max_tokens": 20, "ignore_eos": true,
+                "messages": [{"role": "user", "content": long}]});
+            body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            engine.chat(&body)
+        };
+        let first = ask(json!({}));
+        let again = ask(json!({}));
+        assert_eq!(again["choices"], first["choices"], "{name}");
+        let prompt = first["usage"]["prompt_tokens"].as_u64().unwrap();
+        assert_eq!(again["timings"]["cache_n"], prompt - before_end, "{name}: {}", again["timings"]);
+        assert_eq!(again["timings"]["cache_lost"], Value::Null);
+        let anew = ask(json!({"cache_prompt": false}));
+        assert_eq!((&anew["timings"]["cache_n"], &anew["choices"]), (&json!(0), &first["choices"]), "{name}");
+    }
+}

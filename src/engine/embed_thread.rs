@@ -39,7 +39,7 @@ pub fn run(
         Ok(model) => Arc::new(model),
         Err(error) => return ready(Err(error)),
     };
-    let context = match start.llama.embedding_context(&model, start.options) {
+    let context = match start.llama.context(&model, start.options) {
         Ok(context) => context,
         Err(error) => return ready(Err(error)),
     };

@@ -5,16 +5,20 @@
 //! running answer, and a cancel waits, for about 200 ms at most; several prompts share it. The loop touches no
 //! async code; a panic in it is an error for its jobs, never for the process.
 //!
-//! `assign` gives jobs their slots and decides what happens to what a slot held, `batch` builds and
-//! evaluates batches, `advance` makes tokens of their logits.
+//! `assign` gives jobs their slots and decides what happens to what a slot held, `checkpoints` lets models go back that
+//! can't take tokens back, `guess` looks ahead, `batch` builds and evaluates batches, `advance` makes tokens of their logits.
 
 mod advance;
 mod assign;
 mod batch;
+mod checkpoints;
+mod guess;
 #[cfg(test)]
 mod tests;
 
 use super::cache::{Cache, Fetch, ModelKey};
+use super::checkpoint::Checkpoints;
+use super::draft::model::{DraftModel, DraftStart};
 use super::gate::{Gate, SLICE, Turn};
 use super::job::{Command, Job, JobEvent, TokenId};
 use super::llama::{self, BATCH, Llama, LoadOptions, Storage};
@@ -24,7 +28,9 @@ use super::slot::{Running, Slot};
 use super::stats::Stats;
 use crate::chat::{GenError, GenErrorKind};
 use assign::Keep;
+pub use guess::Guess;
 use llama_cpp_2::context::LlamaContext;
+use llama_cpp_2::context::session::SeqState;
 use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::model::LlamaModel;
 use std::collections::VecDeque;
@@ -36,6 +42,9 @@ use std::time::Duration;
 
 /// After this long without work, conversations that have a session are written to disk.
 const IDLE: Duration = Duration::from_secs(5);
+
+/// The checkpoints of a model take at most one part in this many of what all conversations may take in memory.
+const CHECKPOINTS_PART: u64 = 4;
 
 /// Everything a model thread starts with.
 #[derive(Debug)]
@@ -64,15 +73,30 @@ pub struct Start {
     pub key: Option<Arc<ModelKey>>,
     /// Where it waits for its turn at the device.
     pub gate: Gate,
+    /// A second model that guesses for this one.
+    pub draft: Option<DraftStart>,
 }
 
 /// Runs until told to unload or all senders are gone. `progress` gets 0 to 1 while loading and may return
 /// `false` to stop; `ready` gets the model or the reason why there is none.
 pub fn run(
     start: Start,
-    progress: impl FnMut(f32) -> bool + 'static,
+    mut progress: impl FnMut(f32) -> bool + Clone + 'static,
     ready: impl FnOnce(Result<Arc<LlamaModel>, String>),
 ) {
+    // First, so that the other one takes what is left of the accelerators.
+    let second = start.draft.as_ref().map(|second| second.load(&start.llama, progress.clone()));
+    let second = match second.transpose() {
+        Ok(second) => second,
+        Err(error) => return ready(Err(error)),
+    };
+    let draft = start.draft.as_ref().zip(second.as_ref());
+    let draft = match draft.map(|(draft, model)| draft.open(&start.llama, model)).transpose() {
+        Ok(draft) => draft,
+        Err(error) => return ready(Err(error)),
+    };
+    let share = start.draft.as_ref().map_or(0.0, |draft| draft.share);
+    let progress = move |fraction: f32| progress(share + (1.0 - share) * fraction);
     let loaded = start.llama.load(&start.path, start.storage, &start.offload, start.options, progress);
     let model = match loaded {
         Ok(model) => Arc::new(model),
@@ -82,7 +106,7 @@ pub fn run(
         Ok(context) => context,
         Err(error) => return ready(Err(error)),
     };
-    warm_up(&model, &mut context);
+    llama::warm_up(&model, &mut context);
     let slots = (0..start.options.slots.max(1))
         .map(|i| Slot {
             seq: i32::try_from(i).unwrap_or(0),
@@ -95,10 +119,13 @@ pub fn run(
         })
         .collect();
     let mut thread = ModelThread {
+        draft,
+        guessing: Duration::ZERO,
         capacity: context.n_ctx() as usize,
         end_tokens: llama::end_tokens(&model),
         batch: LlamaBatch::new(BATCH as usize, 1),
         memory: llama::memory_of(&model, start.window),
+        checkpoints: Checkpoints::new(start.cache.memory_limit() / CHECKPOINTS_PART),
         model: &model,
         context,
         slots,
@@ -124,23 +151,14 @@ pub fn run(
     }
 }
 
-/// Evaluates one token, so that the cost of touching weights and buffers for the first time is part of
-/// loading and not of the first answer.
-fn warm_up(model: &LlamaModel, context: &mut LlamaContext<'_>) {
-    let token = llama::any_token(model);
-    let mut batch = LlamaBatch::new(1, 1);
-    if batch.add(token, 0, &[0], true).is_ok() && context.decode(&mut batch).is_ok() {
-        context.synchronize();
-    }
-    context.clear_kv_cache();
-}
-
 struct ModelThread<'m> {
     model: &'m LlamaModel,
     context: LlamaContext<'m>,
     batch: LlamaBatch<'static>,
     /// What the model can forget.
     memory: Memory,
+    /// Where it can go back to when it can't forget.
+    checkpoints: Checkpoints<SeqState>,
     slots: Vec<Slot>,
     queue: VecDeque<Waiting>,
     queue_limit: usize,
@@ -150,6 +168,10 @@ struct ModelThread<'m> {
     /// Its turns at the device.
     turn: Turn,
     end_tokens: Vec<TokenId>,
+    /// The model that guesses for this one.
+    draft: Option<DraftModel<'m>>,
+    /// How long it took for the current batch.
+    guessing: Duration,
     /// Cells of the KV cache, shared by all slots.
     capacity: usize,
     clock: u64,
@@ -286,6 +308,8 @@ impl ModelThread<'_> {
             let _ = self.context.clear_kv_cache_seq(Some(seq_id(slot.seq)), None, None);
             slot.tokens.clear();
         }
+        self.trim_draft_model();
+        self.trim_checkpoints();
     }
 
     /// Keeps nothing of a session: idle slots are emptied, running ones when they are done.

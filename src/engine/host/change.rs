@@ -80,11 +80,18 @@ impl Host {
         if options == resident.options || self.inner.llama.is_pooled(path) {
             return Ok(());
         }
-        let measured = self.inner.measure(id, path, options, &Loading::default());
+        let known = self.inner.measure_all(
+            id,
+            path,
+            &resident.info,
+            options,
+            resident.draft.as_ref(),
+            &Loading::default(),
+        );
         if self.answers() == 0 {
             self.record_activity();
         }
-        measured.map(drop)
+        known.map(drop)
     }
 
     fn start(&self, id: &str, path: &Path, loading: Arc<Loading>) {
@@ -211,9 +218,9 @@ impl Inner {
         if self.llama.is_pooled(&resident.path) {
             return Ok(true);
         }
-        let measured = self.measured(id, options);
+        let known = self.known(id, &resident.path, &resident.info, options, resident.draft.as_ref());
         let outlook = self.outlook(registry, devices).without(id);
-        let forecast = outlook.forecast(id, &resident.info, options, measured.as_ref());
+        let forecast = outlook.forecast(id, &resident.info, options, &known);
         match forecast.verdict {
             Verdict::SmallerContext { .. } | Verdict::DoesNotFit => {
                 Err(GenError::new(GenErrorKind::OutOfMemory, forecast.refusal))

@@ -1,6 +1,5 @@
 //! Batches: what goes into one, and what happens when it does not fit.
 
-use super::super::draft::MOST_SEQUENCES;
 use super::super::fair;
 use super::super::llama::{self, BATCH};
 use super::assign::Keep;
@@ -35,6 +34,8 @@ impl ModelThread<'_> {
         self.look();
         self.batch.clear();
         self.rounds = self.rounds.wrapping_add(1);
+        self.guess();
+        self.take_checkpoints();
         let Some(decoding) = self.add_decoding() else { return self.end_of_defect() };
         let Some(prompt_tokens) = self.add_prefill() else { return self.end_of_defect() };
         if self.batch.n_tokens() == 0 {
@@ -74,7 +75,7 @@ impl ModelThread<'_> {
     }
 
     /// Waits until this model may compute, and adds the wait to everybody's.
-    fn take_turn(&mut self) {
+    pub(super) fn take_turn(&mut self) {
         // Threads that spin for the next round would take the cores from the other model.
         let waited = self.turn.take(llama::release_compute_threads);
         if !waited.is_zero() {
@@ -84,37 +85,18 @@ impl ModelThread<'_> {
         }
     }
 
-    /// The next token of every decoding job, and what is guessed to come after it where few decode and
-    /// nobody prefills. How many decode; none when the batch is too small for them.
+    /// The next token of every decoding job, and what is guessed to come after it. How many decode; none when the
+    /// batch is too small for them.
     fn add_decoding(&mut self) -> Option<usize> {
-        let (mut decoding, mut prefilling) = (0_usize, 0_usize);
-        for running in self.slots.iter().filter_map(|slot| slot.running.as_ref()) {
-            if running.next.is_some() {
-                decoding += 1;
-            } else {
-                prefilling += 1;
-            }
-        }
-        let may_guess = prefilling == 0 && decoding <= MOST_SEQUENCES;
-        // Guesses never push a conversation out.
-        let spare = self.capacity.saturating_sub(self.cells() + decoding) / decoding.max(1);
+        let mut decoding = 0;
         for slot in &mut self.slots {
             let Some(running) = &mut slot.running else { continue };
             running.logits_at = None;
             running.in_batch = 0;
-            running.drafted.clear();
             let Some(token) = running.next else { continue };
-            if let Some(drafter) = running.drafter.as_mut().filter(|_| may_guess) {
-                let left = running.job.max_tokens.map_or(usize::MAX, |max| {
-                    usize::try_from(max.saturating_sub(running.produced)).unwrap_or(usize::MAX)
-                });
-                running.drafted = drafter.draft(spare.min(left.saturating_sub(1)), decoding);
-                // What stands for an image is no token.
-                let tokens = running.drafted.iter().take_while(|id| **id >= 0).count();
-                running.drafted.truncate(tokens);
-            }
+            decoding += 1;
             running.logits_at = Some(self.batch.n_tokens());
-            for (i, token) in std::iter::once(&token).chain(&running.drafted).enumerate() {
+            for (i, token) in std::iter::once(&token).chain(&running.guess.tokens).enumerate() {
                 let position = i32::try_from(slot.tokens.len() + i).unwrap_or(i32::MAX);
                 self.batch.add(LlamaToken::new(*token), position, &[slot.seq], true).ok()?;
             }
@@ -132,7 +114,8 @@ impl ModelThread<'_> {
             .iter()
             .map(|slot| match &slot.running {
                 Some(running) if running.next.is_none() && running.prefilled.is_none() => {
-                    running.job.next_image(slot.tokens.len()).saturating_sub(slot.tokens.len())
+                    let next = running.job.next_image(slot.tokens.len());
+                    next.min(self.until_checkpoint(slot, running)).saturating_sub(slot.tokens.len())
                 }
                 _ => 0,
             })

@@ -2,7 +2,7 @@
 
 use super::super::cache::{Limits, Place, model_key};
 use super::super::job::{JobTimings, SamplerSpec};
-use super::super::llama::KV_TYPES;
+use super::super::llama::{KV_TYPES, Purpose};
 use super::super::think::{Tags, ThinkSplitter};
 use super::*;
 use crate::chat::Finish;
@@ -14,11 +14,13 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+mod draft;
+mod memory;
+
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn llama() -> Llama {
-    static LLAMA: OnceLock<Llama> = OnceLock::new();
-    LLAMA.get_or_init(|| Llama::start().unwrap()).clone()
+    Llama::for_tests()
 }
 
 fn model_path() -> PathBuf {
@@ -48,7 +50,7 @@ impl Rig {
             path: model_path(),
             storage: Storage::Mapped,
             offload: Offload::All,
-            options: LoadOptions { context, slots, threads: 1 },
+            options: LoadOptions { context, slots, threads: 1, purpose: Purpose::Text },
             window: None,
             queue_limit: 4,
             commands: receiver,
@@ -56,6 +58,7 @@ impl Rig {
             key: Some(Arc::new(model_key(&model_path(), 1, context, KV_TYPES).unwrap())),
             cache,
             gate: Gate::new(1),
+            draft: None,
         };
         Self { start, commands }
     }
@@ -117,11 +120,20 @@ fn answer(events: &mut UnboundedReceiver<JobEvent>) -> (String, JobTimings) {
 }
 
 fn tokens(text: &str) -> Vec<TokenId> {
+    tokenize(text, false)
+}
+
+/// A question as the fixture models' template puts it.
+fn question(text: &str) -> Vec<TokenId> {
+    tokenize(&format!("<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n"), true)
+}
+
+fn tokenize(text: &str, parse_special: bool) -> Vec<TokenId> {
     static MODEL: OnceLock<llama_cpp_2::model::LlamaModel> = OnceLock::new();
-    let options = LoadOptions { context: 256, slots: 1, threads: 1 };
+    let options = LoadOptions { context: 256, slots: 1, threads: 1, purpose: Purpose::Text };
     let load = || llama().load(&model_path(), Storage::Mapped, &Offload::All, options, |_| true).unwrap();
     let model = MODEL.get_or_init(load);
-    model.vocab().tokenize(text.as_bytes(), false, false).iter().map(|token| token.0).collect()
+    model.vocab().tokenize(text.as_bytes(), false, parse_special).iter().map(|token| token.0).collect()
 }
 
 /// At least `count` tokens of text that is different for each `number`.
