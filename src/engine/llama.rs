@@ -1,5 +1,6 @@
 //! The thin layer over `llama_cpp_2`: starting llama.cpp, loading a model, making its context.
 
+use super::brake;
 use super::pool::Pool;
 use super::residency::offload::Offload;
 use super::rewind::Memory;
@@ -78,6 +79,12 @@ impl Llama {
         self.pool.takes(path)
     }
 
+    /// Whether everything of this file is computed by this machine's processor.
+    #[must_use]
+    pub fn is_on_cpu(&self, path: &Path) -> bool {
+        !self.is_pooled(path) && devices().iter().all(|device| device.kind == Kind::Cpu)
+    }
+
     /// Loads a model for a context with these options. `progress` gets 0 to 1 and may return `false` to stop.
     ///
     /// # Errors
@@ -104,7 +111,7 @@ impl Llama {
         LlamaModel::load_from_file(&self.backend, path, &params).map_err(|e| e.to_string())
     }
 
-    /// Makes the context that holds the KV cache and the compute buffers.
+    /// Makes the context that holds the KV cache and the compute buffers. Its batches can be ended by [`brake`].
     ///
     /// # Errors
     /// When the memory can't be had.
@@ -114,7 +121,7 @@ impl Llama {
         options: LoadOptions,
     ) -> Result<LlamaContext<'m>, String> {
         let _one_at_a_time = self.making_context();
-        model.new_context(&self.backend, context_params(options)).map_err(|e| {
+        model.new_context(&self.backend, brake::fitted(context_params(options))).map_err(|e| {
             format!(
                 "a context of {} tokens could not be made ({e}); try a smaller [engine] context",
                 options.context
