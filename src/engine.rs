@@ -11,6 +11,7 @@
 pub mod activity;
 #[cfg(feature = "portable")]
 mod backends;
+mod brake;
 pub mod builtin;
 pub mod cache;
 pub mod catalogue;

@@ -5,6 +5,7 @@ mod settings;
 pub use settings::Purpose;
 pub(in crate::engine) use settings::Settings;
 
+use super::brake;
 use super::pool::Pool;
 use super::residency::offload::Offload;
 use super::rewind::Memory;
@@ -91,6 +92,12 @@ impl Llama {
         self.pool.takes(path)
     }
 
+    /// Whether everything of this file is computed by this machine's processor.
+    #[must_use]
+    pub fn is_on_cpu(&self, path: &Path) -> bool {
+        !self.is_pooled(path) && devices().iter().all(|device| device.kind == Kind::Cpu)
+    }
+
     /// Loads a model for a context with these options. `progress` gets 0 to 1 and may return `false` to stop.
     ///
     /// # Errors
@@ -117,7 +124,8 @@ impl Llama {
         LlamaModel::load_from_file(&self.backend, path, &params).map_err(|e| e.to_string())
     }
 
-    /// Makes the context that holds the KV cache and the compute buffers, or gives vectors.
+    /// Makes the context that holds the KV cache and the compute buffers, or gives vectors. Its batches can be ended by
+    /// [`brake`].
     ///
     /// # Errors
     /// When the memory can't be had.
@@ -128,7 +136,7 @@ impl Llama {
     ) -> Result<LlamaContext<'m>, String> {
         let _one_at_a_time = self.making_context();
         let settings = Settings::new(options, model.n_ctx_train());
-        model.new_context(&self.backend, settings.params()).map_err(|e| {
+        model.new_context(&self.backend, brake::fitted(settings.params())).map_err(|e| {
             format!(
                 "a context of {} tokens could not be made ({e}); try a smaller [engine] context",
                 settings.context()

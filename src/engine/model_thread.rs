@@ -2,8 +2,9 @@
 //!
 //! Each round takes in new jobs, drops cancelled ones, puts one token of every decoding job and a chunk of the
 //! prefilling ones into a batch, and decodes it. A chunk is sized by time, so that a long prompt holds a
-//! running answer, and a cancel waits, for about 200 ms at most; several prompts share it. The loop touches no
-//! async code; a panic in it is an error for its jobs, never for the process.
+//! running answer, and a cancel waits, for about 200 ms at most; several prompts share it. A prompt that is alone
+//! gets larger ones, which are ended when it is cancelled or somebody comes. The loop touches no async code; a panic
+//! in it is an error for its jobs, never for the process.
 //!
 //! `assign` gives jobs their slots and decides what happens to what a slot held, `checkpoints` lets models go back that
 //! can't take tokens back, `guess` looks ahead, `batch` builds and evaluates batches, `advance` makes tokens of their logits.
@@ -14,13 +15,13 @@ mod batch;
 mod checkpoints;
 mod guess;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use super::cache::{Cache, Fetch, ModelKey};
 use super::checkpoint::Checkpoints;
 use super::draft::model::{DraftModel, DraftStart};
 use super::gate::{Gate, SLICE, Turn};
-use super::job::{Command, Job, JobEvent, TokenId};
+use super::job::{Bell, Command, Inbox, Job, JobEvent, TokenId};
 use super::llama::{self, BATCH, Llama, LoadOptions, Storage};
 use super::residency::offload::Offload;
 use super::rewind::Memory;
@@ -37,7 +38,7 @@ use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::sync::mpsc::{RecvTimeoutError, TryRecvError};
 use std::time::Duration;
 
 /// After this long without work, conversations that have a session are written to disk.
@@ -64,7 +65,7 @@ pub struct Start {
     /// Longest queue of jobs that have no slot.
     pub queue_limit: usize,
     /// What it is told.
-    pub commands: Receiver<Command>,
+    pub inbox: Inbox,
     /// Where its counters go.
     pub stats: Arc<Stats>,
     /// Where conversations go that leave their slot.
@@ -107,43 +108,12 @@ pub fn run(
         Err(error) => return ready(Err(error)),
     };
     llama::warm_up(&model, &mut context);
-    let slots = (0..start.options.slots.max(1))
-        .map(|i| Slot {
-            seq: i32::try_from(i).unwrap_or(0),
-            tokens: Vec::new(),
-            running: None,
-            is_kept: true,
-            session: None,
-            saved: 0,
-            last_used: 0,
-        })
-        .collect();
-    let mut thread = ModelThread {
-        draft,
-        guessing: Duration::ZERO,
-        capacity: context.n_ctx() as usize,
-        end_tokens: llama::end_tokens(&model),
-        batch: LlamaBatch::new(BATCH as usize, 1),
-        memory: llama::memory_of(&model, start.window),
-        checkpoints: Checkpoints::new(start.cache.memory_limit() / CHECKPOINTS_PART),
-        model: &model,
-        context,
-        slots,
-        queue: VecDeque::new(),
-        queue_limit: start.queue_limit,
-        stats: start.stats,
-        cache: start.cache,
-        key: start.key,
-        turn: Turn::new(start.gate, SLICE),
-        clock: 0,
-        rounds: 0,
-        prefill_rate: 0.0,
-        piece: Vec::with_capacity(64),
-    };
+    let path = start.path.clone();
+    let (mut thread, inbox) = ModelThread::new(start, &model, context, draft);
     ready(Ok(Arc::clone(&model)));
-    let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| thread.serve(&start.commands)));
+    let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| thread.serve(&inbox)));
     if outcome.is_err() {
-        tracing::error!(path = %start.path.display(), "model thread panicked");
+        tracing::error!(path = %path.display(), "model thread panicked");
         thread.fail_all(
             GenErrorKind::EngineDied,
             "the engine failed inside this model's thread; its log has more. Retry",
@@ -179,6 +149,10 @@ struct ModelThread<'m> {
     rounds: usize,
     /// Tokens per second of the last large prefill batches; 0 until measured.
     prefill_rate: f64,
+    /// Whether a batch can be ended before it is done.
+    can_stop: bool,
+    /// Rings when a command waits.
+    bell: Bell,
     piece: Vec<u8>,
 }
 
@@ -191,8 +165,54 @@ struct Waiting {
     fetch: Option<Fetch>,
 }
 
+impl<'m> ModelThread<'m> {
+    fn new(
+        start: Start,
+        model: &'m LlamaModel,
+        context: LlamaContext<'m>,
+        draft: Option<DraftModel<'m>>,
+    ) -> (Self, Inbox) {
+        let slots = (0..start.options.slots.max(1))
+            .map(|i| Slot {
+                seq: i32::try_from(i).unwrap_or(0),
+                tokens: Vec::new(),
+                running: None,
+                is_kept: true,
+                session: None,
+                saved: 0,
+                last_used: 0,
+            })
+            .collect();
+        let thread = Self {
+            draft,
+            guessing: Duration::ZERO,
+            checkpoints: Checkpoints::new(start.cache.memory_limit() / CHECKPOINTS_PART),
+            capacity: context.n_ctx() as usize,
+            end_tokens: llama::end_tokens(model),
+            batch: LlamaBatch::new(BATCH as usize, 1),
+            memory: llama::memory_of(model, start.window),
+            model,
+            context,
+            slots,
+            queue: VecDeque::new(),
+            queue_limit: start.queue_limit,
+            stats: start.stats,
+            cache: start.cache,
+            key: start.key,
+            turn: Turn::new(start.gate, SLICE),
+            clock: 0,
+            rounds: 0,
+            prefill_rate: 0.0,
+            can_stop: start.llama.is_on_cpu(&start.path),
+            bell: start.inbox.bell(),
+            piece: Vec::with_capacity(64),
+        };
+        (thread, start.inbox)
+    }
+}
+
 impl ModelThread<'_> {
-    fn serve(&mut self, commands: &Receiver<Command>) {
+    fn serve(&mut self, commands: &Inbox) {
         loop {
             let is_computing = self.slots.iter().any(|s| s.running.is_some());
             if !is_computing {
@@ -240,7 +260,7 @@ impl ModelThread<'_> {
 
     /// Waits for a command; none when nobody can send one any more. Wakes by itself once at most, to write
     /// what is not on disk yet.
-    fn wait(&mut self, commands: &Receiver<Command>) -> Option<Command> {
+    fn wait(&mut self, commands: &Inbox) -> Option<Command> {
         self.clear_unwanted();
         llama::release_compute_threads();
         if (0..self.slots.len()).any(|slot| self.is_unwritten(slot)) {

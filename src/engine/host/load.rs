@@ -16,11 +16,11 @@ use crate::engine::residency::offload::Offload;
 use crate::engine::residency::plan::{SMALLEST_CONTEXT, Verdict};
 use crate::engine::stats::Stats;
 use crate::engine::template::Template;
-use crate::engine::{builtin, cache, embed_thread, gguf, llama, model_thread, probe};
+use crate::engine::{builtin, cache, embed_thread, gguf, job, llama, model_thread, probe};
 use llama_cpp_2::model::LlamaModel;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Jobs one model keeps waiting before it refuses more.
@@ -152,7 +152,7 @@ impl Inner {
         loading.has_room.store(true, Ordering::Relaxed);
         self.bump();
         self.activity.set(&format!("loading {id}"), Some(id), &host.ids());
-        let (commands, receiver) = mpsc::channel();
+        let (commands, inbox) = job::commands();
         let stats = Arc::new(Stats::default());
         let key = cache::model_key(path, info.parts, options.context, llama::KV_TYPES)
             .inspect_err(|error| tracing::warn!(model = id, %error, "its conversations are not kept"))
@@ -169,7 +169,7 @@ impl Inner {
             options,
             queue_limit: QUEUE_LIMIT,
             draft: draft.as_ref().map(|draft| draft.start(self.offload(), info.tensor_bytes)),
-            commands: receiver,
+            inbox,
             stats: Arc::clone(&stats),
         };
         let (progress_of, wake) = (Arc::clone(loading), Arc::clone(self));

@@ -5,7 +5,7 @@ use super::lock;
 use super::registry::Moments;
 use crate::chat::{GenError, GenErrorKind};
 use crate::engine::gguf::ModelInfo;
-use crate::engine::job::{Command, EmbedJob, Job};
+use crate::engine::job::{Command, Commands, EmbedJob, Job};
 use crate::engine::llama::LoadOptions;
 use crate::engine::residency::budget::Held;
 use crate::engine::residency::footprint::Footprint;
@@ -14,7 +14,7 @@ use crate::engine::template::Template;
 use llama_cpp_2::model::LlamaModel;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex};
 
 /// A loaded model.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ pub struct Resident {
     pub stats: Arc<Stats>,
     /// Larger is later.
     pub last_used: AtomicU64,
-    pub(super) commands: mpsc::Sender<Command>,
+    pub(super) commands: Commands,
     pub(super) moments: Mutex<Moments>,
     /// Set when its thread has ended.
     pub(super) has_ended: Arc<AtomicBool>,

@@ -10,13 +10,17 @@ use crate::chat::{Channel, Finish, GenError, GenErrorKind};
 use crate::engine::request::ChatRequest;
 use serde_json::json;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
+use tokio::time::Sleep;
 
 /// A comment this often tells the client that the engine lives.
 const HEARTBEAT: Duration = Duration::from_secs(2);
+/// Room for what is written at once, mostly one piece of text.
+const PIECE: usize = 512;
 
 /// What was asked, and of whom.
 #[derive(Debug)]
@@ -45,8 +49,38 @@ pub(super) struct Answer {
 
 enum Phase {
     Loading { changed: watch::Receiver<u64>, told: i32 },
-    Running { resident: Arc<Resident>, events: UnboundedReceiver<JobEvent> },
+    Running { resident: Arc<Resident>, events: UnboundedReceiver<JobEvent>, quiet: Quiet },
     Ended,
+}
+
+/// Tells when nothing came for a while. One timer serves the whole answer: it is not set anew for each token.
+struct Quiet {
+    since: tokio::time::Instant,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Quiet {
+    fn new() -> Self {
+        let since = tokio::time::Instant::now();
+        Self { since, timer: Box::pin(tokio::time::sleep_until(since + HEARTBEAT)) }
+    }
+
+    /// Something came, or was sent.
+    fn end(&mut self) {
+        self.since = tokio::time::Instant::now();
+    }
+
+    /// Returns when it has been quiet for [`HEARTBEAT`].
+    async fn lasts(&mut self) {
+        loop {
+            self.timer.as_mut().await;
+            let due = self.since + HEARTBEAT;
+            if due <= tokio::time::Instant::now() {
+                return;
+            }
+            self.timer.as_mut().reset(due);
+        }
+    }
 }
 
 /// What happened next.
@@ -85,7 +119,7 @@ impl Answer {
     fn start(&mut self, resident: Arc<Resident>, prepared: Prepared) -> Result<(), Failure> {
         self.energy = self.host.measure();
         let events = submit(&self.host, &resident, prepared, &self.question)?;
-        self.phase = Phase::Running { resident, events };
+        self.phase = Phase::Running { resident, events, quiet: Quiet::new() };
         Ok(())
     }
 
@@ -94,11 +128,17 @@ impl Answer {
         loop {
             match &mut self.phase {
                 Phase::Ended => return None,
-                Phase::Running { resident, events } => {
-                    let step = match tokio::time::timeout(HEARTBEAT, events.recv()).await {
-                        Err(_) => return Some(Step::Heartbeat),
-                        Ok(Some(event)) => Step::Job(with_energy(event, self.energy.as_ref())),
-                        Ok(None) => {
+                Phase::Running { resident, events, quiet } => {
+                    let event = tokio::select! {
+                        biased;
+                        event = events.recv() => Some(event),
+                        () = quiet.lasts() => None,
+                    };
+                    quiet.end();
+                    let step = match event {
+                        None => return Some(Step::Heartbeat),
+                        Some(Some(event)) => Step::Job(with_energy(event, self.energy.as_ref())),
+                        Some(None) => {
                             self.host.forget(resident);
                             let message =
                                 format!("the thread of `{}` ended. Send again to load it anew", resident.id);
@@ -174,8 +214,8 @@ impl Answer {
     }
 
     /// The next bytes of the event stream; `None` after the end.
-    pub(super) async fn next(&mut self) -> Option<String> {
-        let mut out = String::new();
+    pub(super) async fn next(&mut self) -> Option<Vec<u8>> {
+        let mut out = Vec::with_capacity(PIECE);
         // Steps that write nothing (progress nobody asked for) are passed over.
         while out.is_empty() {
             let step = self.step().await?;
@@ -195,10 +235,10 @@ impl Answer {
         Some(out)
     }
 
-    fn write(&mut self, step: Step, out: &mut String) {
+    fn write(&mut self, step: Step, out: &mut Vec<u8>) {
         let request = Arc::clone(&self.question.request);
         match step {
-            Step::Heartbeat => out.push_str(":\n\n"),
+            Step::Heartbeat => out.extend_from_slice(b":\n\n"),
             Step::Loading(fraction) => {
                 chunk::event(
                     out,
@@ -212,7 +252,7 @@ impl Answer {
             Step::Job(JobEvent::Prefill { done, total, cached, ms }) => {
                 if !request.return_progress {
                     // It moves: that is a sign of life for those who did not ask for numbers.
-                    out.push_str(":\n\n");
+                    out.extend_from_slice(b":\n\n");
                 } else {
                     let progress = json!({"total": total, "cache": cached, "processed": done, "time_ms": ms});
                     chunk::event(
@@ -237,14 +277,14 @@ impl Answer {
         }
     }
 
-    fn speak(&mut self, out: &mut String) {
+    fn speak(&mut self, out: &mut Vec<u8>) {
         if !self.has_spoken {
             self.has_spoken = true;
             chunk::event(out, &self.envelope.role());
         }
     }
 
-    fn write_end(&self, finish: Finish, timings: &JobTimings, out: &mut String) {
+    fn write_end(&self, finish: Finish, timings: &JobTimings, out: &mut Vec<u8>) {
         let measured = chunk::timings(timings, self.load_ms);
         let with_timings = |mut value: serde_json::Value| {
             if let Some(object) = value.as_object_mut() {
@@ -260,7 +300,7 @@ impl Answer {
         } else {
             chunk::event(out, &with_timings(end));
         }
-        out.push_str("data: [DONE]\n\n");
+        out.extend_from_slice(b"data: [DONE]\n\n");
     }
 }
 

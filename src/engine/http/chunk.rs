@@ -86,7 +86,7 @@ impl Envelope {
     /// one for each token, so no tree of values is built for it.
     pub(super) fn write_text(
         &self,
-        out: &mut String,
+        out: &mut Vec<u8>,
         (channel, text): (Channel, &str),
         tokens: Option<u32>,
         timings: Option<Value>,
@@ -109,10 +109,10 @@ impl Envelope {
             duet: tokens.map(|tokens| Tokens { tokens }),
             timings,
         };
-        out.push_str("data: ");
+        out.extend_from_slice(b"data: ");
         // Strings and numbers always have a form in JSON.
-        out.push_str(&serde_json::to_string(&chunk).unwrap_or_default());
-        out.push_str("\n\n");
+        let _ = serde_json::to_writer(&mut *out, &chunk);
+        out.extend_from_slice(b"\n\n");
     }
 
     fn delta(&self, delta: impl Into<Value>) -> Value {
@@ -197,8 +197,8 @@ pub(super) fn usage(t: &JobTimings) -> Value {
 }
 
 /// One event of a stream.
-pub(super) fn event(out: &mut String, data: &Value) {
-    use std::fmt::Write;
+pub(super) fn event(out: &mut Vec<u8>, data: &Value) {
+    use std::io::Write;
     let _ = write!(out, "data: {data}\n\n");
 }
 
@@ -212,9 +212,10 @@ mod tests {
     fn text_is_written_as_the_other_chunks_are() {
         let envelope = Envelope::new("a \"model\"", 7);
         let written = |channel, text: &str, tokens, timings| {
-            let mut out = String::new();
+            let mut out = Vec::new();
             envelope.write_text(&mut out, (channel, text), tokens, timings);
-            let data = out.strip_prefix("data: ").and_then(|o| o.strip_suffix("\n\n")).unwrap();
+            let data = String::from_utf8(out).unwrap();
+            let data = data.strip_prefix("data: ").and_then(|o| o.strip_suffix("\n\n")).unwrap();
             assert!(!data.contains('\n'));
             data.to_owned()
         };

@@ -340,7 +340,7 @@ pub(super) async fn events(State(host): State<Host>) -> Response {
                     return None;
                 }
                 f.last = Value::Null;
-                let mut out = String::new();
+                let mut out = Vec::new();
                 chunk::event(&mut out, &json!({"model": "*", "event": "engine_ending"}));
                 f.changed.mark_changed();
                 return Some((Ok(Bytes::from(out)), f));
@@ -350,7 +350,7 @@ pub(super) async fn events(State(host): State<Host>) -> Response {
             if now == f.last {
                 continue;
             }
-            let mut out = String::new();
+            let mut out = Vec::new();
             for (before, model) in differing(&f.last, &now) {
                 if before {
                     chunk::event(

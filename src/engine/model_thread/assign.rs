@@ -195,7 +195,7 @@ impl ModelThread<'_> {
     }
 
     /// Takes back what a slot holds after its first `keep` tokens. Where the model can't, all of it goes.
-    fn take_back(&mut self, index: usize, keep: usize, place: Place) -> Reused {
+    pub(super) fn take_back(&mut self, index: usize, keep: usize, place: Place) -> Reused {
         let Some((seq, held)) = self.slots.get(index).map(|s| (s.seq, s.tokens.len())) else {
             return Reused::default();
         };
