@@ -132,7 +132,7 @@ impl Decoder {
     }
 
     /// Keeps count of what made sense and what didn't.
-    pub(super) fn counted(&mut self, result: Result<(), Malformed>, out: &mut Vec<GenEvent>) {
+    pub(super) fn counted(&mut self, result: &Result<(), Malformed>, out: &mut Vec<GenEvent>) {
         match result {
             Ok(()) => self.bad = 0,
             Err(Malformed) => {

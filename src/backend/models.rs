@@ -227,27 +227,24 @@ fn noticed<T>(inner: &Inner, result: Result<T, HttpError>) -> Result<T, HttpErro
 
 /// The refusal of what this kind of server can't be told.
 fn cant(http: &Http, kind: BackendKind, deed: &str) -> HttpError {
+    use BackendKind as Kind;
     let why = match (kind, deed) {
-        (BackendKind::Ollama, "pin") => "it sends away whatever it likes\nkeep it for ever instead",
-        (BackendKind::LmStudio, "keep") => {
+        (Kind::Ollama, "pin") => "it sends away whatever it likes\nkeep it for ever instead",
+        (Kind::LmStudio, "keep") => {
             "it keeps what it was told to load until it is unloaded\nunload it instead"
         }
-        (BackendKind::LlamaServer | BackendKind::LlamaSwap, "load with a context") => {
+        (Kind::LlamaServer | Kind::LlamaSwap, "load with a context") => {
             "the context is in its configuration\nload it without one"
         }
-        (BackendKind::LlamaServer, "pin" | "keep") => "that is in its configuration\nlook at its settings",
-        (BackendKind::LlamaServer, _) => {
-            "it has the one it was started with\nstart it as a router, or with another"
+        (Kind::LlamaServer, "pin" | "keep") | (Kind::LlamaSwap, _) => {
+            "that is in its configuration\nlook at its settings"
         }
-        (BackendKind::LlamaSwap, _) => "that is in its configuration\nlook at its settings",
-        (BackendKind::Mlx, "load" | "load with a context") => {
+        (Kind::LlamaServer, _) => "it has the one it was started with\nstart it as a router, or with another",
+        (Kind::Vllm | Kind::TensorrtLlm, _) => "it has the one it was started with\nstart it with another",
+        (Kind::Mlx, "load" | "load with a context") | (Kind::Openai, "load") => {
             "it loads one when it is asked a question\nsend the question"
         }
-        (BackendKind::Mlx, _) => "it holds one until it is asked for another\nend it there",
-        (BackendKind::Vllm | BackendKind::TensorrtLlm, _) => {
-            "it has the one it was started with\nstart it with another"
-        }
-        (BackendKind::Openai, "load") => "it loads one when it is asked a question\nsend the question",
+        (Kind::Mlx, _) => "it holds one until it is asked for another\nend it there",
         _ => "it manages its models itself\nlook at its settings",
     };
     let deed = match deed {

@@ -85,7 +85,7 @@ impl Decoder {
             return;
         }
         let result = parse(line).and_then(|value| self.object(&value, was_cold, out));
-        self.counted(result, out);
+        self.counted(&result, out);
     }
 
     fn object(&mut self, value: &Value, was_cold: bool, out: &mut Vec<GenEvent>) -> Result<(), Malformed> {

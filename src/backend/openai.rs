@@ -91,7 +91,7 @@ impl Decoder {
             return;
         }
         let result = parsed.and_then(|value| self.chunk(&value, out));
-        self.counted(result, out);
+        self.counted(&result, out);
     }
 
     /// A comment of the stream. `mlx_lm` tells in them how far the prefill is.

@@ -88,7 +88,7 @@ fn escaped(model: &str) -> String {
     for byte in model.bytes() {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' | b'/' | b':' => {
-                path.push(byte.into())
+                path.push(byte.into());
             }
             other => path.push_str(&format!("%{other:02X}")),
         }

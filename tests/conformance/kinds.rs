@@ -29,7 +29,7 @@ fn chat(request: &Request, missing: Option<Reply>) -> Reply {
     Reply::stream(steps)
 }
 
-fn list(item: Value) -> Reply {
+fn list(item: &Value) -> Reply {
     Reply::json(200, &json!({"object": "list", "data": [item]}))
 }
 
@@ -39,7 +39,7 @@ fn single(request: &Request) -> Reply {
         "GET /props" => Reply::json(200, &props(false)),
         "GET /health" => Reply::json(200, &json!({"status": "ok"})),
         "GET /v1/models" => {
-            list(json!({"id": "small", "aliases": [], "object": "model", "owned_by": "llamacpp",
+            list(&json!({"id": "small", "aliases": [], "object": "model", "owned_by": "llamacpp",
             "meta": {"n_ctx": 4096, "n_ctx_train": 8192, "n_params": 1_000_000, "size": 900_000, "ftype": "Q4_K - Medium"}}))
         }
         "GET /slots?autoload=false&model=small" => {
@@ -65,7 +65,7 @@ fn props(is_sleeping: bool) -> Value {
 fn mlx(request: &Request) -> Reply {
     let reply = match request.route().as_str() {
         "GET /health" => Reply::json(200, &json!({"status": "ok"})),
-        "GET /v1/models" => list(json!({"id": "small", "object": "model", "created": 1})),
+        "GET /v1/models" => list(&json!({"id": "small", "object": "model", "created": 1})),
         CHAT => chat(request, Some(Reply::json(404, &json!({"error": "Repository Not Found for url: x"})))),
         _ => Reply::new(404, "application/json", "Not Found"),
     };
@@ -80,7 +80,7 @@ fn vllm(request: &Request) -> Reply {
     let reply = match request.route().as_str() {
         "GET /version" => Reply::json(200, &json!({"version": "0.12.0"})),
         "GET /v1/models" => {
-            list(json!({"id": "small", "owned_by": "vllm", "root": "small", "max_model_len": 4096}))
+            list(&json!({"id": "small", "owned_by": "vllm", "root": "small", "max_model_len": 4096}))
         }
         "POST /tokenize" => Reply::json(200, &json!({"count": 17, "max_model_len": 4096, "tokens": []})),
         CHAT => chat(request, Some(missing)),
@@ -96,7 +96,7 @@ fn tensorrt(request: &Request) -> Reply {
     );
     let reply = match request.route().as_str() {
         "GET /version" => Reply::json(200, &json!({"version": "1.2.0"})),
-        "GET /v1/models" => list(json!({"id": "small", "object": "model", "owned_by": "tensorrt_llm"})),
+        "GET /v1/models" => list(&json!({"id": "small", "object": "model", "owned_by": "tensorrt_llm"})),
         CHAT => chat(request, Some(missing)),
         _ => Reply::json(404, &json!({"detail": "Not Found"})),
     };
@@ -109,7 +109,7 @@ fn llama_swap(request: &Request) -> Reply {
             Reply::json(200, &json!({"running": [{"model": "small", "state": "ready", "ttl": 300}]}))
         }
         "GET /api/version" => Reply::json(200, &json!({"version": "v170"})),
-        "GET /v1/models" => list(json!({"id": "small", "owned_by": "llama-swap"})),
+        "GET /v1/models" => list(&json!({"id": "small", "owned_by": "llama-swap"})),
         "GET /upstream/small/health" => Reply::json(200, &json!({"status": "ok"})),
         "POST /api/models/unload/small" => Reply::new(200, "text/plain", "OK"),
         CHAT => chat(request, Some(Reply::json(404, &json!({"error": "could not find real modelID for x"})))),
@@ -119,7 +119,7 @@ fn llama_swap(request: &Request) -> Reply {
 
 fn plain(request: &Request) -> Reply {
     match request.route().as_str() {
-        "GET /v1/models" => list(json!({"id": "small", "object": "model"})),
+        "GET /v1/models" => list(&json!({"id": "small", "object": "model"})),
         CHAT => chat(request, Some(Reply::json(404, &json!({"error": {"message": "model not found"}})))),
         _ => Reply::new(404, "text/html", "<html><title>404</title></html>"),
     }
@@ -203,7 +203,7 @@ fn ollama(request: &Request) -> Reply {
             let steps = lines.iter().map(|line| Step::Send(format!("{line}\n").into_bytes())).collect();
             Reply::stream(steps).header("content-type", "application/x-ndjson")
         }
-        "GET /v1/models" => list(json!({"id": "small", "owned_by": "library"})),
+        "GET /v1/models" => list(&json!({"id": "small", "owned_by": "library"})),
         _ => Reply::new(404, "text/plain", "404 page not found"),
     }
 }

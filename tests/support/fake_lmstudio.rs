@@ -11,6 +11,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
+use tokio::task::JoinSet;
 
 /// What it does with the next answers, in place of giving them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,11 +23,12 @@ pub(crate) enum Fault {
 }
 
 /// The server; it ends with the test.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct FakeLmStudio {
     pub(crate) url: String,
     pub(crate) recorder: Arc<Recorder>,
     state: Arc<Mutex<Inside>>,
+    _serving: JoinSet<()>,
 }
 
 #[derive(Debug, Default)]
@@ -72,8 +74,8 @@ impl FakeLmStudio {
         }
         // It knows no 404.
         let routes = routes.fallback(unexpected).method_not_allowed_fallback(unexpected).with_state(shared);
-        let url = serve(routes, &recorder).await;
-        Self { url, recorder, state }
+        let (url, serving) = serve(routes, &recorder).await;
+        Self { url, recorder, state, _serving: serving }
     }
 
     pub(crate) fn fault(&self, fault: Option<Fault>) {

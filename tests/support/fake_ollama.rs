@@ -12,6 +12,7 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use tokio::task::JoinSet;
 
 /// What it does with the next answer, in place of giving it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,11 +28,12 @@ pub(crate) enum Fault {
 }
 
 /// The server; it ends with the test.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct FakeOllama {
     pub(crate) url: String,
     pub(crate) recorder: Arc<Recorder>,
     state: Arc<Mutex<Inside>>,
+    _serving: JoinSet<()>,
 }
 
 #[derive(Debug)]
@@ -77,8 +79,8 @@ impl FakeOllama {
             )
             .fallback(async || (StatusCode::NOT_FOUND, "404 page not found"))
             .with_state(shared);
-        let url = serve(routes, &recorder).await;
-        Self { url, recorder, state }
+        let (url, serving) = serve(routes, &recorder).await;
+        Self { url, recorder, state, _serving: serving }
     }
 
     fn inside(&self) -> std::sync::MutexGuard<'_, Inside> {

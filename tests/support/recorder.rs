@@ -16,6 +16,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
 
 /// How long a test waits for something that must happen.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -127,11 +128,12 @@ async fn record(State(recorder): State<Arc<Recorder>>, request: Request, next: N
     next.run(Request::from_parts(parts, Body::from(bytes))).await
 }
 
-/// Serves these routes on a free port of this machine until the test ends; gives the address.
-pub(crate) async fn serve(routes: Router, recorder: &Arc<Recorder>) -> String {
+/// Serves these routes on a free port of this machine as long as the set lives; gives the address.
+pub(crate) async fn serve(routes: Router, recorder: &Arc<Recorder>) -> (String, JoinSet<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
     let routes = routes.layer(axum::middleware::from_fn_with_state(Arc::clone(recorder), record));
-    tokio::spawn(async move { axum::serve(listener, routes).await });
-    url
+    let mut serving = JoinSet::new();
+    serving.spawn(async move { axum::serve(listener, routes).await.expect("it serves") });
+    (url, serving)
 }

@@ -119,7 +119,7 @@ impl Meta<'_> {
                     .zip(usize::try_from(layer).ok())
                     .and_then(|(pattern, layer)| pattern.get(layer)?.as_bool())
                     .unwrap_or_default();
-            !slides && interval.is_none_or(|interval| (layer + 1) % interval == 0)
+            !slides && interval.is_none_or(|interval| (layer + 1).is_multiple_of(interval))
         })
     }
 }
