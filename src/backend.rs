@@ -5,23 +5,33 @@
 
 mod answer;
 mod catalogue;
+mod count;
+mod decode;
+mod dialect;
 mod engine;
 mod fault;
 mod http;
 mod kept;
+mod lmstudio;
 mod models;
+mod ndjson;
+mod ollama;
 mod openai;
 mod residency;
 mod sse;
+mod swap;
 mod think;
 mod watch;
 
+pub use count::{TokenizerFile, find_tokenizer};
+pub use dialect::{Identity, Readiness};
 pub use residency::LoadWish;
 
 use crate::chat::{Change, GenError, GenEvent, GenRequest, Listing, Machine, ModelCard};
-use crate::config::{BackendConfig, Config};
+use crate::config::{Abilities, BackendConfig, BackendKind, Config, Continues};
 use crate::paths::Paths;
 use answer::Patience;
+use dialect::Known;
 use engine::Engine;
 use futures_util::Stream;
 use http::{Http, Key};
@@ -29,6 +39,7 @@ use reqwest::header::HeaderValue;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The events of one generation; ends after exactly one `Done` or `Failed`. Dropping it cancels.
 pub type GenStream = Pin<Box<dyn Stream<Item = GenEvent> + Send>>;
@@ -63,7 +74,7 @@ impl Backends {
             if server.name == LOCAL || all.iter().any(|known| known.name() == server.name) {
                 return Err(format!("backend `{}`: the name is taken; choose another", server.name));
             }
-            all.push(Backend::server(server)?);
+            all.push(Backend::server_with(server, Some(Duration::from_secs(config.route.stall)))?);
         }
         Ok(Self { all })
     }
@@ -103,6 +114,7 @@ struct Inner {
     http: Arc<Http>,
     engine: Option<Arc<Engine>>,
     patience: Patience,
+    known: Known,
 }
 
 /// News of the engine process, for those who stay connected.
@@ -136,7 +148,7 @@ impl Backend {
     pub fn engine(paths: &Paths, config_file: Option<&Path>, program: Option<&Path>) -> Result<Self, String> {
         let engine = Engine::new(paths, config_file, program);
         let http = Http::unix(LOCAL, &engine.socket())?;
-        Ok(Self::new(http, Some(BUILTIN.to_owned()), Some(engine)))
+        Ok(Self::new(http, Some(BUILTIN.to_owned()), Some(engine), Known::new(Some(BackendKind::Duet)), None))
     }
 
     /// A server elsewhere. No IO; its key is read from the environment now.
@@ -144,6 +156,11 @@ impl Backend {
     /// # Errors
     /// One line naming the backend, when its URL or key is no good.
     pub fn server(config: &BackendConfig) -> Result<Self, String> {
+        Self::server_with(config, None)
+    }
+
+    /// The same, which may be silent in the middle of an answer for so long.
+    fn server_with(config: &BackendConfig, stall: Option<Duration>) -> Result<Self, String> {
         let name = &config.name;
         let key = match &config.token_env {
             None => Key::None,
@@ -159,17 +176,26 @@ impl Backend {
                 _ => Key::Missing(variable.clone()),
             },
         };
-        Ok(Self::new(Http::tcp(name, &config.url, key)?, config.model.clone(), None))
+        let known = Known::new(config.kind);
+        Ok(Self::new(Http::tcp(name, &config.url, key)?, config.model.clone(), None, known, stall))
     }
 
-    fn new(http: Http, default_model: Option<String>, engine: Option<Engine>) -> Self {
+    fn new(
+        http: Http,
+        default_model: Option<String>,
+        engine: Option<Engine>,
+        known: Known,
+        stall: Option<Duration>,
+    ) -> Self {
         let patience = if engine.is_some() { Patience::with_engine() } else { Patience::default() };
+        let patience = Patience { between: stall.unwrap_or(patience.between), ..patience };
         let inner = Inner {
             name: http.backend().to_owned(),
             default_model,
             http: Arc::new(http),
             engine: engine.map(Arc::new),
             patience,
+            known,
         };
         Self { inner: Arc::new(inner) }
     }
@@ -192,11 +218,48 @@ impl Backend {
         self.inner.default_model.as_deref()
     }
 
+    /// What kind of server it is, as far as that is known without asking.
+    #[must_use]
+    pub fn kind(&self) -> Option<BackendKind> {
+        self.inner.known.identity().map(|identity| identity.kind)
+    }
+
+    /// What kind of server it is and whether it can answer now. Asks it unless that is known; starts nothing.
+    ///
+    /// # Errors
+    /// When nobody is there, or a key is wanted.
+    pub async fn identify(&self) -> Result<Identity, GenError> {
+        Ok(self.inner.known.find_now(&self.inner.http).await?)
+    }
+
+    /// What it can be asked for, as far as is known without asking: of a server that was not looked at yet no more
+    /// than any can do.
+    #[must_use]
+    pub fn abilities(&self) -> Abilities {
+        let Some(identity) = self.inner.known.identity() else { return BackendKind::Openai.abilities() };
+        let able = identity.kind.abilities();
+        if identity.kind == BackendKind::LlamaServer && !identity.is_router {
+            return Abilities { loads: false, unloads: false, ..able };
+        }
+        able
+    }
+
+    /// Whether it goes on with an answer that was begun elsewhere, or before.
+    ///
+    /// # Errors
+    /// Why not, in a few words. What is not known yet is left to the attempt.
+    pub fn can_continue(&self) -> Result<Continues, String> {
+        let Some(kind) = self.kind() else { return Ok(Continues::Perhaps) };
+        match kind.why_not_continue() {
+            None => Ok(kind.abilities().continues),
+            Some(why) => Err(format!("{} is {}: {why}", self.name(), kind.words())),
+        }
+    }
+
     /// Generates. The engine is started first when it isn't running.
     #[must_use]
     pub fn generate(&self, request: GenRequest) -> GenStream {
-        let Inner { http, engine, patience, .. } = &*self.inner;
-        answer::stream(Arc::clone(http), engine.clone(), request, *patience)
+        answer::stream(Arc::clone(&self.inner), request)
     }
 
     /// The models it has.
@@ -213,7 +276,7 @@ impl Backend {
     /// As [`Self::models`].
     pub async fn listing(&self) -> Result<Listing, GenError> {
         self.ready().await?;
-        Ok(catalogue::listing(models::list(&self.inner.http).await?))
+        Ok(catalogue::listing(models::of_dialect(&self.inner).await?))
     }
 
     /// Loads a model; returns when it is resident.
@@ -222,9 +285,7 @@ impl Backend {
     /// As [`Self::models`], and when the model can't be loaded.
     pub async fn load(&self, model: &str, why: LoadReason) -> Result<(), GenError> {
         self.ready().await?;
-        let engine = self.inner.engine.as_deref();
-        let wish = LoadWish::default();
-        models::load(&self.inner.http, engine, model, wish, why, &mut |_| {}).await.map(drop)
+        models::load(&self.inner, model, LoadWish::default(), why, &mut |_| {}).await.map(drop)
     }
 
     /// Changes how a model is kept: loads it (returns when it is resident), unloads it, pins it, says when it
@@ -234,7 +295,7 @@ impl Backend {
     /// When it can't be reached or refuses; what it says of memory comes along.
     pub async fn change(&self, model: &str, change: Change) -> Result<(), GenError> {
         self.ready().await?;
-        models::change(&self.inner.http, self.inner.engine.as_deref(), model, change).await
+        models::change(&self.inner, model, change).await
     }
 
     /// The memory of a running engine's machine and who holds it; none when no engine runs, and for a server

@@ -1,5 +1,6 @@
 //! The configuration: one total value, defaults filled in. Loading and its errors are in [`mod@file`].
 
+mod abilities;
 mod backends;
 pub mod file;
 pub mod pool;
@@ -7,6 +8,7 @@ mod routing;
 mod serve;
 mod units;
 
+pub use abilities::{Abilities, Continues};
 pub use backends::{BackendConfig, BackendKind};
 pub use routing::{AliasConfig, Fallback, Pick, Policy, PrivacyConfig, QuietHours, RouteConfig, WarmConfig};
 pub use serve::{ServeConfig, ServeLimits};

@@ -9,7 +9,7 @@ mod suite;
 use duet::backend::Backend;
 use duet::paths::Paths;
 use std::path::Path;
-use suite::Prompts;
+use suite::{Manner, Prompts};
 
 #[tokio::test]
 async fn the_engine_keeps_the_contract_of_a_backend() {
@@ -26,6 +26,7 @@ async fn the_engine_keeps_the_contract_of_a_backend() {
         question: "What is the capital of France?".to_owned(),
         long: "Count from 1 to 50".to_owned(),
         missing_model: "no-such-model".to_owned(),
+        manner: Manner::Loads,
     };
     suite::suite(&backend, &prompts).await;
     assert!(backend.stop().await.expect("it ends"), "it ran");

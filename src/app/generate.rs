@@ -155,6 +155,7 @@ impl Step<'_> {
                 known.cached_tokens = usage.cached_tokens.or(known.cached_tokens);
                 known.output_tokens = usage.output_tokens.or(known.output_tokens);
             }
+            GenEvent::Note(note) => self.warn(&note.words()),
             GenEvent::Done { finish, timings } => {
                 attempt.metrics.server = timings;
                 let backend = attempt.decision.backend.clone();

@@ -2,10 +2,10 @@
 //! meaning and never retries, redirects, compresses or uses a proxy.
 
 mod address;
+mod look;
 mod trouble;
 
 use super::fault::{self, ErrorBody, Origin};
-use super::openai::Additions;
 use crate::chat::{GenError, GenErrorKind};
 use address::Address;
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, LOCATION, SERVER};
@@ -15,6 +15,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
+pub(super) use look::Look;
 pub(super) use trouble::{HttpError, Reach, why};
 
 /// Bytes of a body that is not a stream.
@@ -61,15 +62,15 @@ impl std::fmt::Debug for Key {
     }
 }
 
-/// What a server has shown to be, by its `Server` header.
+/// Whose words a server's answers are, by its last `Server` header.
 #[derive(Clone, Copy)]
 #[repr(u8)]
 enum Family {
-    Unknown = 0,
-    LlamaServer = 1,
-    Other = 2,
+    Foreign = 0,
     /// Our engine, here or elsewhere.
-    Engine = 3,
+    Engine = 1,
+    /// `mlx_lm.server`, or something else made of Python's own server.
+    Mlx = 2,
 }
 
 /// What every client has in common.
@@ -113,7 +114,7 @@ impl Http {
             base,
             client,
             key,
-            family: AtomicU8::new(Family::Unknown as u8),
+            family: AtomicU8::new(Family::Foreign as u8),
         })
     }
 
@@ -145,21 +146,12 @@ impl Http {
         &self.place
     }
 
-    /// What may be asked of this server beyond the plain dialect.
-    pub(super) fn additions(&self) -> Additions {
-        match self.family.load(Ordering::Relaxed) {
-            family if family == Family::Other as u8 => Additions::None,
-            family if family == Family::Engine as u8 => Additions::Duet,
-            _ => Additions::LlamaServer,
-        }
-    }
-
     /// Whose words its errors are.
     pub(super) fn origin(&self) -> Origin {
-        if self.family.load(Ordering::Relaxed) == Family::Engine as u8 {
-            Origin::Engine
-        } else {
-            Origin::Foreign
+        match self.family.load(Ordering::Relaxed) {
+            family if family == Family::Engine as u8 => Origin::Engine,
+            family if family == Family::Mlx as u8 => Origin::Mlx,
+            _ => Origin::Foreign,
         }
     }
 
@@ -292,13 +284,11 @@ impl Http {
             response.headers().get(SERVER).map(|s| String::from_utf8_lossy(s.as_bytes()).to_lowercase());
         let family = match header {
             Some(server) if server.starts_with("duet/") => Family::Engine,
-            Some(server) if server.contains("llama.cpp") => Family::LlamaServer,
-            Some(_) => Family::Other,
+            Some(server) if server.starts_with("basehttp/") => Family::Mlx,
+            Some(_) => Family::Foreign,
             None => return,
         };
-        // Learnt once: what is known to be the engine stays that.
-        let unknown = Family::Unknown as u8;
-        let _ = self.family.compare_exchange(unknown, family as u8, Ordering::Relaxed, Ordering::Relaxed);
+        self.family.store(family as u8, Ordering::Relaxed);
     }
 }
 
@@ -309,6 +299,8 @@ pub(super) enum BodyKind {
     Events,
     /// One JSON value.
     Json,
+    /// JSON values, one a line.
+    Lines,
     /// Anything else.
     Other,
 }
@@ -320,6 +312,8 @@ impl BodyKind {
         let kind = String::from_utf8_lossy(kind.as_bytes()).to_ascii_lowercase();
         if kind.starts_with("text/event-stream") {
             Self::Events
+        } else if kind.contains("ndjson") || kind.contains("jsonl") {
+            Self::Lines
         } else if kind.starts_with("application/json") {
             Self::Json
         } else {

@@ -122,6 +122,9 @@ pub struct ServerTimings {
     pub energy_j: Option<f64>,
 }
 
+/// New tokens of a prompt from which a prefill has a speed.
+const MIN_PREFILL: u32 = 64;
+
 /// Everything measured about one attempt. Client times are milliseconds since Enter, on a monotonic clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -163,12 +166,13 @@ impl Metrics {
         (n > 1 && span > 0.0).then(|| f64::from(n - 1) / span * 1000.0)
     }
 
-    /// Prefill speed in tokens per second, from the server's clock; absent under 2 new tokens.
+    /// Prefill speed in tokens per second, from the server's clock; absent under 64 new tokens, which say more of the
+    /// way than of the speed.
     #[must_use]
     pub fn prefill_tokens_per_s(&self) -> Option<f64> {
         let server = self.server?;
         let (n, ms) = (server.prompt_n?, server.prompt_ms?);
-        (n > 1 && ms > 0.0).then(|| f64::from(n) / ms * 1000.0)
+        (n >= MIN_PREFILL && ms > 0.0).then(|| f64::from(n) / ms * 1000.0)
     }
 
     /// Time between sending and the server's headers: network and connection.
