@@ -281,7 +281,20 @@ mod tests {
         assert_eq!((mac.contexts[1].up_to, mac.contexts.len()), (Some(32_768), 2));
         assert_eq!(mac.decode_by_day[12..], [Some(5.0), Some(15.0)]);
         let said: Vec<String> = lines(&stats).into_iter().map(|(_, text)| text).collect();
-        insta::assert_snapshot!(said.join("\n"), @"");
+        assert_eq!(
+            said,
+            [
+                "local · m q4_k_m · 1 answer",
+                "  ≤ 2k      decode 131 tok/s                 prefill unknown",
+                "  14 days   ··············",
+                "  predicted unknown",
+                "mac · m q4_k_m · 12 answers",
+                "  ≤ 2k      decode 15.0 tok/s (11–19)        prefill unknown",
+                "  ≤ 32k     decode 5.0 tok/s                 prefill 400 tok/s",
+                "  14 days   ············▁█  up to 15.0 tok/s",
+                "  predicted unknown",
+            ]
+        );
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod pickers;
 mod queue;
 mod random;
 mod resume;
+mod routing;
 mod scroll;
 mod turns;
 

@@ -255,6 +255,7 @@ pub fn keys(command: Command) -> Vec<String> {
     for binding in BINDINGS.iter().filter(|b| b.command == command) {
         let key = match binding.context {
             Context::Leader => format!("{LEADER} {}", binding.chord),
+            _ if binding.chord == plain(Key::BackTab) => "shift+tab".to_owned(),
             _ => binding.chord.to_string(),
         };
         if !keys.contains(&key) {

@@ -2,6 +2,7 @@
 
 mod board;
 mod fixture;
+mod routing;
 
 use super::ViewCache;
 use crate::app::Model;

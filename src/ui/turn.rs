@@ -494,9 +494,10 @@ fn next_steps(turn: &Turn, attempt: &Attempt, scene: Scene<'_>) -> Vec<Line<'sta
         keys.push(("r", "retry".to_owned()));
         keys.push(("esc", "keep draft".to_owned()));
     } else {
-        keys.push(("r", if attempt.answer.is_empty() { "retry" } else { "retry · what came is kept" }.to_owned()));
+        keys.push(("r", "retry".to_owned()));
         if !attempt.answer.is_empty() {
-            keys.push(("c", "continue".to_owned()));
+            let kept = if scene.page.wide >= 60 { " · what came is kept" } else { "" };
+            keys.push(("c", format!("continue{kept}")));
         }
     }
     let mut spans = vec![Span::raw("  ")];
