@@ -6,14 +6,17 @@ mod config;
 mod doctor;
 #[cfg(feature = "local")]
 mod engine;
+mod fence;
 mod input;
 mod interface;
 mod models;
 mod out;
 mod report;
+mod route;
 #[cfg(feature = "local")]
 mod serve;
 mod sessions;
+mod stats;
 mod target;
 
 #[cfg(feature = "local")]
@@ -66,6 +69,8 @@ fn run(arguments: Vec<OsString>) -> Result<Exit, AppError> {
         }
         #[cfg(feature = "local")]
         Some(Command::Serve(arguments)) => serve::run(*arguments, &config, &paths, file.as_deref()),
+        Some(Command::Route(arguments)) => route::run(&arguments, &config, &paths, file.as_deref()),
+        Some(Command::Stats { json }) => stats::run(json, &paths),
         Some(Command::Sessions { command, list }) => sessions::run(command.as_ref(), list, &paths),
         Some(Command::Config { .. } | Command::Doctor { .. }) => Ok(Exit::Ok),
         None => {

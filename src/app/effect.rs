@@ -20,11 +20,15 @@ pub enum Effect {
     Cancel(GenKey),
     /// Give the store something.
     Store(StoreJob),
-    /// Ask a backend for its models; answered by [`super::Msg::Models`].
+    /// Ask a backend for its models; answered by [`super::Msg::Models`] and [`super::Msg::Probed`].
     ListModels {
         /// The backend's name.
         backend: String,
     },
+    /// See how things stand around this machine; answered by [`super::Msg::Around`].
+    LookAround,
+    /// Read how answers went; answered by [`super::Msg::Stats`].
+    ReadStats,
     /// Ask a backend for its machine's memory; answered by [`super::Msg::Machine`].
     LookAtMachine {
         /// The backend's name.
@@ -107,4 +111,6 @@ pub enum TimerId {
     PasteTail,
     /// A time on the residency board is another one now.
     Board,
+    /// A machine that is waited for is looked for again.
+    Wait,
 }

@@ -1,8 +1,8 @@
 //! What the app is told.
 
 use super::effect::TimerId;
-use crate::chat::record::{SessionRecord, TurnRecord};
-use crate::chat::{Change, GenEvent, GenKey, Listing, Machine, SessionId};
+use crate::chat::record::{OutcomeRecord, SessionRecord, TurnRecord};
+use crate::chat::{Change, GenErrorKind, GenEvent, GenKey, Listing, Machine, SessionId};
 use crate::keymap::Chord;
 use std::time::Duration;
 
@@ -51,6 +51,25 @@ pub enum Msg {
         backend: String,
         /// Them, or why they could not be had (one line).
         result: Result<Listing, String>,
+    },
+    /// A backend was asked for something small.
+    Probed {
+        /// The backend's name.
+        backend: String,
+        /// How long it took to answer, or what kind of failure it was.
+        result: Result<Duration, GenErrorKind>,
+    },
+    /// How things stand around this machine.
+    Around {
+        /// Whether it runs without mains power.
+        on_battery: bool,
+        /// Local time less UTC, in seconds.
+        utc_offset_s: i32,
+    },
+    /// How answers went.
+    Stats {
+        /// The log, oldest first, or why it could not be read (one line).
+        result: Result<Vec<OutcomeRecord>, String>,
     },
     /// The memory of a backend's machine.
     Machine {

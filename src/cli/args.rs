@@ -66,6 +66,14 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Where a question would go, and why; nothing is sent
+    Route(RouteArgs),
+    /// Measured speeds, and how well they were predicted
+    Stats {
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
     /// Saved conversations
     #[command(args_conflicts_with_subcommands = true)]
     Sessions {
@@ -79,6 +87,32 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: ConfigCommand,
     },
+}
+
+/// The question whose way is asked for.
+#[derive(Debug, Args)]
+pub(super) struct RouteArgs {
+    /// The question; words are joined
+    #[arg(value_name = "QUESTION", required = true)]
+    pub(super) words: Vec<String>,
+    /// Model to ask: a name, `backend/name`, an alias, or a GGUF file
+    #[arg(short = 'm', long = "model", value_name = "MODEL")]
+    pub(super) model: Option<String>,
+    /// Backend to ask: `local`, or one from the configuration
+    #[arg(long = "on", value_name = "BACKEND")]
+    pub(super) backend: Option<String>,
+    /// A file that would be added to the question; can be given several times
+    #[arg(short = 'f', long = "file", value_name = "FILE")]
+    pub(super) files: Vec<PathBuf>,
+    /// As if the conversation used last were gone on with
+    #[arg(short = 'c', long = "continue")]
+    pub(super) go_on: bool,
+    /// As if the privacy fence were lifted
+    #[arg(long)]
+    pub(super) lift_fence: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -195,8 +229,11 @@ pub(super) struct AskArgs {
     /// Don't save this conversation
     #[arg(long)]
     pub(super) no_save: bool,
+    /// Let files behind the privacy fence leave this machine, for this question only
+    #[arg(long)]
+    pub(super) lift_fence: bool,
 
-    /// Model to ask: a name, `backend/name`, or a GGUF file
+    /// Model to ask: a name, `backend/name`, an alias, or a GGUF file
     #[arg(short = 'm', long = "model", value_name = "MODEL", help_heading = "Model")]
     pub(super) model: Option<String>,
     /// Backend to ask: `local`, or one from the configuration
@@ -307,6 +344,7 @@ impl AskArgs {
             || self.think.is_some()
             || self.timeout.is_some()
             || self.schema.is_some()
+            || self.lift_fence
     }
 }
 

@@ -139,7 +139,8 @@ impl Runner {
         }
     }
 
-    /// Stays connected to the engine of this machine and asks every other backend for its models.
+    /// Stays connected to the engine of this machine, asks every other backend for its models, and sees how things
+    /// stand around.
     pub(super) fn watch_backends(&mut self) {
         for backend in self.backends.all().to_vec() {
             if backend.is_engine() {
@@ -148,6 +149,7 @@ impl Runner {
                 self.list_models(backend);
             }
         }
+        self.look_around();
     }
 
     /// Ends every task.
@@ -181,10 +183,25 @@ impl Runner {
 
     fn list_models(&mut self, backend: Backend) {
         let news = self.news.clone();
+        let clock = self.clock;
         self.spawn(async move {
-            let result = backend.listing().await.map_err(|error| error.message);
-            let backend = backend.name().to_owned();
-            let _ = news.send(Msg::Models { backend, result }.into()).await;
+            let asked = clock.now();
+            let result = backend.listing().await;
+            let took = clock.now().saturating_sub(asked);
+            let probed = result.as_ref().map(|_| took).map_err(|error| error.kind);
+            let (backend, result) = (backend.name().to_owned(), result.map_err(|error| error.message));
+            let _ = news.send(Msg::Models { backend: backend.clone(), result }.into()).await;
+            let _ = news.send(Msg::Probed { backend, result: probed }.into()).await;
+        });
+    }
+
+    /// Sees how things stand around this machine, away from the loop.
+    pub(super) fn look_around(&mut self) {
+        let news = self.news.clone();
+        self.spawn(async move {
+            if let Ok((on_battery, utc_offset_s)) = tokio::task::spawn_blocking(super::around::look).await {
+                let _ = news.send(Msg::Around { on_battery, utc_offset_s }.into()).await;
+            }
         });
     }
 
@@ -292,6 +309,8 @@ impl Run for Runner {
                     self.list_models(backend);
                 }
             }
+            Effect::LookAround => self.look_around(),
+            Effect::ReadStats => self.read_store(|path| Msg::Stats { result: crate::store::outcomes(path) }),
             Effect::LookAtMachine { backend } => {
                 if let Some(backend) = self.backend(&backend) {
                     self.look_at_machine(backend);

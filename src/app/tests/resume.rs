@@ -13,6 +13,7 @@ fn saved(turn: u32, attempt: u32, outcome: Outcome, answer: &str) -> AttemptReco
         quantisation: Some("q8_0".to_owned()),
         rule: "pinned".to_owned(),
         reason: "chosen by you".to_owned(),
+        decision: String::new(),
         answer: answer.to_owned(),
         thinking: "hm".to_owned(),
         outcome,
@@ -32,6 +33,8 @@ fn records() -> (SessionRecord, Vec<TurnRecord>) {
         user: user.to_owned(),
         created_ms: 2,
         attempts,
+        kept: None,
+        fence: None,
     };
     let turns = vec![
         turn(1, "one", vec![saved(1, 1, Outcome::Stop, "1")]),
