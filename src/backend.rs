@@ -8,35 +8,54 @@ mod catalogue;
 mod count;
 mod decode;
 mod dialect;
+mod discover;
 mod engine;
+mod examine;
 mod fault;
 mod http;
+mod in_use;
 mod kept;
+mod learned;
 mod lmstudio;
+mod meter;
 mod models;
 mod ndjson;
 mod ollama;
 mod openai;
+mod pair;
 mod residency;
+mod secret;
 mod sse;
+mod ssh;
 mod swap;
 mod think;
+mod tls;
+mod wake;
 mod watch;
 
 pub use count::{TokenizerFile, find_tokenizer};
 pub use dialect::{Identity, Readiness};
+pub use discover::{Announced, discover};
+pub use examine::{Examination, Step};
+pub use meter::Network;
+pub use pair::{Candidate, PairLink, client_name};
 pub use residency::LoadWish;
+pub use secret::{Kept, Secret, keep_key};
+pub use wake::Woken;
 
 use crate::chat::{Change, GenError, GenEvent, GenRequest, Listing, Machine, ModelCard};
+use crate::config::address::{Address, HardwareAddress, SshHost};
 use crate::config::{Abilities, BackendConfig, BackendKind, Config, Continues};
 use crate::paths::Paths;
 use answer::Patience;
 use dialect::Known;
 use engine::Engine;
 use futures_util::Stream;
-use http::{Http, Key};
-use reqwest::header::HeaderValue;
-use std::path::Path;
+use http::Http;
+use learned::Learned;
+use secret::Key;
+use ssh::{Far, Tunnel};
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -74,7 +93,8 @@ impl Backends {
             if server.name == LOCAL || all.iter().any(|known| known.name() == server.name) {
                 return Err(format!("backend `{}`: the name is taken; choose another", server.name));
             }
-            all.push(Backend::server_with(server, Some(Duration::from_secs(config.route.stall)))?);
+            let stall = Some(Duration::from_secs(config.route.stall));
+            all.push(Backend::server_in(server, &paths.runtime, Some(&paths.data), stall)?);
         }
         Ok(Self { all })
     }
@@ -115,6 +135,22 @@ struct Inner {
     engine: Option<Arc<Engine>>,
     patience: Patience,
     known: Known,
+    wake: Option<HardwareAddress>,
+    learned: Option<Learned>,
+    marks: Marks,
+}
+
+/// What its configuration says of a backend for those who choose one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// It makes noise: avoided under the policy `quiet` and in quiet hours.
+    pub is_noisy: bool,
+    /// The way to it costs money by the byte: nothing is sent there before Enter.
+    pub is_metered: bool,
+    /// Files behind the privacy fence may go there.
+    pub is_private: bool,
+    /// What is sent to it can be read by others on the way.
+    pub is_plain: bool,
 }
 
 /// News of the engine process, for those who stay connected.
@@ -148,56 +184,101 @@ impl Backend {
     pub fn engine(paths: &Paths, config_file: Option<&Path>, program: Option<&Path>) -> Result<Self, String> {
         let engine = Engine::new(paths, config_file, program);
         let http = Http::unix(LOCAL, &engine.socket())?;
-        Ok(Self::new(http, Some(BUILTIN.to_owned()), Some(engine), Known::new(Some(BackendKind::Duet)), None))
+        let marks = Marks { is_private: true, ..Marks::default() };
+        let inner = Inner {
+            name: LOCAL.to_owned(),
+            default_model: Some(BUILTIN.to_owned()),
+            http: Arc::new(http),
+            engine: Some(Arc::new(engine)),
+            patience: Patience::with_engine(),
+            known: Known::new(Some(BackendKind::Duet)),
+            wake: None,
+            learned: None,
+            marks,
+        };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// A server elsewhere. No IO; its key is read from the environment now.
+    /// A server elsewhere that needs no folder: tunnels are made below the system's folder for temporary files.
+    /// No IO.
     ///
     /// # Errors
-    /// One line naming the backend, when its URL or key is no good.
+    /// As [`Self::server_in`].
     pub fn server(config: &BackendConfig) -> Result<Self, String> {
-        Self::server_with(config, None)
+        let runtime = std::env::temp_dir().join(format!("duet-{}", rustix::process::getuid().as_raw()));
+        Self::server_in(config, &runtime, None, None)
     }
 
-    /// The same, which may be silent in the middle of an answer for so long.
-    fn server_with(config: &BackendConfig, stall: Option<Duration>) -> Result<Self, String> {
+    /// A server elsewhere. Tunnels have their sockets in `runtime`; what is learnt of it is kept in `data`. No IO: its
+    /// key is read when it is used.
+    ///
+    /// # Errors
+    /// One line naming the backend, when its settings don't go together.
+    pub fn server_in(
+        config: &BackendConfig,
+        runtime: &Path,
+        data: Option<&Path>,
+        stall: Option<Duration>,
+    ) -> Result<Self, String> {
         let name = &config.name;
-        let key = match &config.token_env {
-            None => Key::None,
-            Some(variable) => match std::env::var(variable) {
-                Ok(value) if !value.trim().is_empty() => {
-                    let mut header =
-                        HeaderValue::from_str(&format!("Bearer {}", value.trim())).map_err(|_| {
-                            format!("backend `{name}`: the key in ${variable} has characters no key has")
-                        })?;
-                    header.set_sensitive(true);
-                    Key::Value(header)
-                }
-                _ => Key::Missing(variable.clone()),
+        let wrong = |wrong: crate::config::address::Wrong| format!("backend `{name}`: {wrong}");
+        let address = config.check().map_err(wrong)?;
+        let pin = config.fingerprint.as_deref().map(str::parse).transpose().map_err(wrong)?;
+        let trust = pin.map_or(tls::Trust::System, tls::Trust::Pinned);
+        let host = match &address {
+            Address::Ssh(host) => Some(host.clone()),
+            _ => config.ssh.as_deref().map(str::parse::<SshHost>).transpose().map_err(wrong)?,
+        };
+        let learned = data.map(|data| Learned::of(data, name));
+        let key = Key::of(config);
+        let http = match (&address, host) {
+            (address, Some(host)) => {
+                let far = match address {
+                    Address::Http(address) => Far::server(address),
+                    Address::Unix(path) => Far::Socket(PathBuf::clone(path)),
+                    Address::Ssh(_) => Far::Engine,
+                };
+                let tunnel = Tunnel::new(name, host, far, runtime, learned.clone())?;
+                Http::tunnel(name, address, tunnel, key, trust)?
+            }
+            (Address::Http(address), None) => Http::direct(name, address, key, trust)?,
+            (Address::Unix(path), None) => Http::socket(name, path, key)?,
+            (Address::Ssh(_), None) => return Err(format!("backend `{name}`: there is no host")),
+        };
+        let is_ours = matches!(address, Address::Ssh(_));
+        let patience = if is_ours { Patience::with_engine() } else { Patience::default() };
+        let patience = Patience { between: stall.unwrap_or(patience.between), ..patience };
+        let is_plain = match &address {
+            Address::Http(address) => !address.is_tls && !address.is_here() && config.ssh.is_none(),
+            Address::Unix(_) | Address::Ssh(_) => false,
+        };
+        let inner = Inner {
+            name: name.clone(),
+            default_model: config.model.clone().or_else(|| is_ours.then(|| BUILTIN.to_owned())),
+            http: Arc::new(http),
+            engine: None,
+            patience,
+            known: Known::new(config.kind.or_else(|| is_ours.then_some(BackendKind::Duet))),
+            wake: config.wake.as_deref().map(str::parse).transpose().map_err(wrong)?,
+            learned,
+            marks: Marks {
+                is_noisy: config.noisy,
+                is_metered: config.metered,
+                is_private: config.private,
+                is_plain,
             },
         };
-        let known = Known::new(config.kind);
-        Ok(Self::new(Http::tcp(name, &config.url, key)?, config.model.clone(), None, known, stall))
+        Ok(Self { inner: Arc::new(inner) })
     }
 
-    fn new(
-        http: Http,
-        default_model: Option<String>,
-        engine: Option<Engine>,
-        known: Known,
-        stall: Option<Duration>,
-    ) -> Self {
-        let patience = if engine.is_some() { Patience::with_engine() } else { Patience::default() };
-        let patience = Patience { between: stall.unwrap_or(patience.between), ..patience };
-        let inner = Inner {
-            name: http.backend().to_owned(),
-            default_model,
-            http: Arc::new(http),
-            engine: engine.map(Arc::new),
-            patience,
-            known,
-        };
-        Self { inner: Arc::new(inner) }
+    /// Forgets what this program keeps of a backend that leaves the configuration: its key, where it was kept by
+    /// [`keep_key`], and what was learnt of it.
+    ///
+    /// # Errors
+    /// One line, when the keyring does not let the key go.
+    pub fn forget(config: &BackendConfig, data: &Path) -> Result<(), String> {
+        Learned::of(data, &config.name).forget();
+        secret::forget_key(config, data)
     }
 
     /// Its name.
@@ -256,10 +337,60 @@ impl Backend {
         }
     }
 
+    /// What its configuration says of it for those who choose.
+    #[must_use]
+    pub fn marks(&self) -> Marks {
+        self.inner.marks
+    }
+
+    /// Its address, for people.
+    #[must_use]
+    pub fn place(&self) -> &str {
+        self.inner.http.place()
+    }
+
+    /// Where its key comes from, for people; none when it has none.
+    #[must_use]
+    pub fn key_source(&self) -> Option<String> {
+        self.inner.http.key_source()
+    }
+
+    /// Whether its key is there and private, as far as that is known without asking the keyring.
+    ///
+    /// # Errors
+    /// What is wrong with it, and the next step.
+    pub fn check_key(&self) -> Result<(), GenError> {
+        self.inner.http.check_key()
+    }
+
+    /// What is known of the network to it: round trips as they were measured; none before the first.
+    #[must_use]
+    pub fn network(&self) -> Option<Network> {
+        self.inner.http.network()
+    }
+
+    /// Time for a round trip in milliseconds, smoothed; none before the first was measured.
+    #[must_use]
+    pub fn rtt_ms(&self) -> Option<f64> {
+        Some(self.network()?.rtt_ms)
+    }
+
+    /// Measures one round trip: the time a connection takes, in milliseconds, nothing is sent on it. Through SSH: only
+    /// when the tunnel is open. None when nobody is there.
+    pub async fn measure(&self) -> Option<f64> {
+        self.inner.http.knock().await
+    }
+
     /// Generates. The engine is started first when it isn't running.
     #[must_use]
     pub fn generate(&self, request: GenRequest) -> GenStream {
-        answer::stream(Arc::clone(&self.inner), request)
+        let Inner { http, marks, .. } = &*self.inner;
+        let stream = answer::stream(Arc::clone(&self.inner), request);
+        if http.is_elsewhere() && !marks.is_metered {
+            in_use::measured(stream, Arc::clone(http))
+        } else {
+            stream
+        }
     }
 
     /// The models it has.
@@ -395,7 +526,7 @@ mod tests {
             (vec![server("mac", good), server("mac", good)], "the name is taken"),
             (vec![server("", good)], "no space and no slash"),
             (vec![server("a/b", good)], "no space and no slash"),
-            (vec![server("mac", "mac:8080")], "write http://host:port"),
+            (vec![server("mac", "mac:8080")], "write http://mac:8080"),
         ] {
             let error = backends(servers).expect_err(words);
             assert!(error.contains(words) && error.lines().count() == 1, "{error}");

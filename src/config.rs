@@ -1,8 +1,12 @@
-//! The configuration: one total value, defaults filled in. Loading and its errors are in [`mod@file`].
+//! The configuration: one total value, defaults filled in. Loading and its errors are in [`mod@file`], changes
+//! by the program in [`edit`].
 
 mod abilities;
+pub mod address;
 mod backends;
+pub mod edit;
 pub mod file;
+pub mod fingerprint;
 pub mod pool;
 mod routing;
 mod serve;

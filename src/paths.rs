@@ -2,6 +2,7 @@
 
 use crate::error::{AppError, Exit};
 use directories::ProjectDirs;
+use std::fs::{File, Metadata};
 use std::path::{Path, PathBuf};
 
 /// The variables that move a folder of [`Paths`].
@@ -91,6 +92,8 @@ pub fn create_private(dir: &Path) -> std::io::Result<()> {
 pub enum FileTrouble {
     /// There is none.
     Missing,
+    /// Others than this user can read or change it.
+    Shared,
     /// One line.
     Refused(String),
 }
@@ -99,6 +102,7 @@ impl std::fmt::Display for FileTrouble {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Missing => "no such file",
+            Self::Shared => "others can read or change it",
             Self::Refused(why) => why,
         })
     }
@@ -109,17 +113,39 @@ impl std::fmt::Display for FileTrouble {
 /// # Errors
 /// When there is no such file, when it is something else than a file, too large, or can't be read.
 pub fn read_file(path: &Path, cap: u64) -> Result<Vec<u8>, FileTrouble> {
-    use std::io::Read;
-    use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
-    let refused = |error: std::io::Error| match error.kind() {
+    let (file, meta) = open_file(path)?;
+    read_open(file, &meta, cap)
+}
+
+/// The same for a file that holds a secret.
+///
+/// # Errors
+/// As [`read_file`], and when another user owns it, or may read or change it.
+pub fn read_private(path: &Path, cap: u64) -> Result<Vec<u8>, FileTrouble> {
+    use std::os::unix::fs::MetadataExt;
+    let (file, meta) = open_file(path)?;
+    let is_ours = meta.uid() == rustix::process::getuid().as_raw() || meta.uid() == 0;
+    if !is_ours || meta.mode() & 0o077 != 0 {
+        return Err(FileTrouble::Shared);
+    }
+    read_open(file, &meta, cap)
+}
+
+fn refused(error: &std::io::Error) -> FileTrouble {
+    match error.kind() {
         std::io::ErrorKind::NotFound => FileTrouble::Missing,
         _ => FileTrouble::Refused(error.to_string()),
-    };
+    }
+}
+
+fn open_file(path: &Path) -> Result<(File, Metadata), FileTrouble> {
+    use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
     // Without waiting: opening a FIFO nobody writes to would block for ever.
     let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
     let flags = i32::try_from(flags.bits()).unwrap_or_default();
-    let file = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(refused)?;
-    let meta = file.metadata().map_err(refused)?;
+    let file =
+        std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(|e| refused(&e))?;
+    let meta = file.metadata().map_err(|e| refused(&e))?;
     let kind = meta.file_type();
     if !kind.is_file() {
         let what = if kind.is_dir() {
@@ -133,16 +159,49 @@ pub fn read_file(path: &Path, cap: u64) -> Result<Vec<u8>, FileTrouble> {
         };
         return Err(FileTrouble::Refused(format!("it is {what}, not a file")));
     }
+    Ok((file, meta))
+}
+
+fn read_open(file: File, meta: &Metadata, cap: u64) -> Result<Vec<u8>, FileTrouble> {
+    use std::io::Read;
     let too_large = || FileTrouble::Refused(format!("it is larger than {} KiB", cap / 1024));
     if meta.len() > cap {
         return Err(too_large());
     }
     let mut bytes = Vec::new();
-    file.take(cap + 1).read_to_end(&mut bytes).map_err(refused)?;
+    file.take(cap + 1).read_to_end(&mut bytes).map_err(|e| refused(&e))?;
     if bytes.len() as u64 > cap {
         return Err(too_large());
     }
     Ok(bytes)
+}
+
+/// Replaces a file at once and for good. It keeps its mode; a new one is private to the user. A link stays one.
+///
+/// # Errors
+/// What the system says.
+pub fn replace_file(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+    let real = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let mut part = real.clone().into_os_string();
+    part.push(format!(".{}.part", std::process::id()));
+    let part = PathBuf::from(part);
+    let write = || {
+        let mut file = std::fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(&part)?;
+        if let Ok(meta) = std::fs::metadata(&real) {
+            file.set_permissions(std::fs::Permissions::from_mode(meta.permissions().mode() & 0o7777))?;
+        }
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&part, &real)
+    };
+    let _ = std::fs::remove_file(&part);
+    let written = write();
+    if written.is_err() {
+        let _ = std::fs::remove_file(&part);
+    }
+    written
 }
 
 /// The home directory, where one is known.
@@ -194,5 +253,38 @@ mod tests {
         )
         .expect("made");
         assert_eq!(refused(&fifo), "it is a pipe, not a file");
+    }
+
+    #[test]
+    fn secrets_are_for_one_user_only() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().expect("a folder");
+        let file = dir.path().join("key");
+        std::fs::write(&file, "k").expect("written");
+        let with_mode = |mode: u32| {
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).expect("set");
+            read_private(&file, 5)
+        };
+        assert_eq!([with_mode(0o600), with_mode(0o400)], [Ok(b"k".to_vec()), Ok(b"k".to_vec())]);
+        for mode in [0o640, 0o604, 0o620, 0o602, 0o777] {
+            assert_eq!(with_mode(mode), Err(FileTrouble::Shared), "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn a_replaced_file_keeps_its_mode_and_its_links() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().expect("a folder");
+        let (file, link) = (dir.path().join("real"), dir.path().join("link"));
+        replace_file(&file, b"a").expect("written");
+        let mode = || std::fs::metadata(&file).expect("there").permissions().mode() & 0o777;
+        assert_eq!(mode(), 0o600, "a new one is private");
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).expect("set");
+        std::os::unix::fs::symlink(&file, &link).expect("linked");
+        replace_file(&link, b"b").expect("written");
+        assert_eq!((std::fs::read(&file).expect("read"), mode()), (b"b".to_vec(), 0o644));
+        assert!(std::fs::symlink_metadata(&link).expect("there").is_symlink());
+        assert!(replace_file(&dir.path().join("no/such"), b"c").is_err());
+        assert_eq!(std::fs::read_dir(dir.path()).expect("a folder").count(), 2, "nothing is left behind");
     }
 }

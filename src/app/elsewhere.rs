@@ -65,7 +65,9 @@ impl Step<'_> {
         let Some(Offer { key, .. }) = self.model.routing.offer.take() else { return };
         let Some(attempt) = self.attempt(key) else { return };
         let backend = attempt.decision.backend.clone();
-        self.info(&format!("waiting for {backend}: the question goes there once it answers; esc gives that up"));
+        self.info(&format!(
+            "waiting for {backend}: the question goes there once it answers; esc gives that up"
+        ));
         self.model.routing.wait = Some(Wait { turn: key.turn, lane: key.lane, backend, tries: 0 });
         self.look_for_it();
     }

@@ -282,7 +282,8 @@ impl Step<'_> {
         let model = &mut *self.model;
         let card = model.fleet.card(&decision.backend, &decision.model);
         let quantisation = card.and_then(|card| card.quantisation.clone());
-        let (turn, earlier) = model.turns.split_last().map_or((None, &[][..]), |(turn, rest)| (Some(turn), rest));
+        let (turn, earlier) =
+            model.turns.split_last().map_or((None, &[][..]), |(turn, rest)| (Some(turn), rest));
         let lane = turn.and_then(|turn| turn.lanes.iter().find(|lane| lane.id == key.lane));
         let goes_on = lane.filter(|_| story.continues.is_some());
         let mut parts = history::parts(model.session.system.as_deref(), earlier);

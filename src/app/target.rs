@@ -174,6 +174,7 @@ impl Step<'_> {
 
 /// The argument of a command that takes a target, with or without `--on` before it.
 pub(super) fn on_argument(argument: &str) -> &str {
-    let rest = argument.strip_prefix("--on").filter(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '=']));
+    let rest =
+        argument.strip_prefix("--on").filter(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '=']));
     rest.map_or(argument, |rest| rest.trim_start_matches('=').trim())
 }

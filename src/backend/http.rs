@@ -1,20 +1,28 @@
 //! HTTP to one backend: how it is reached, and what can go wrong before an answer begins. Knows no routes'
 //! meaning and never retries, redirects, compresses or uses a proxy.
 
-mod address;
 mod look;
+mod peer;
 mod trouble;
 
 use super::fault::{self, ErrorBody, Origin};
+use super::meter::{Meter, Network};
+use super::ssh::Tunnel;
+use super::tls::{self, Trust};
 use crate::chat::{GenError, GenErrorKind};
-use address::Address;
-use reqwest::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, LOCATION, SERVER};
+use crate::config::address::{Address, HttpAddress};
+use crate::config::fingerprint::Fingerprint;
+use peer::Peer;
+use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, LOCATION, SERVER};
 use reqwest::{Client, ClientBuilder, Method, RequestBuilder, Response};
 use serde_json::Value;
-use std::path::Path;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
+pub(super) use super::secret::Key;
 pub(super) use look::Look;
 pub(super) use trouble::{HttpError, Reach, why};
 
@@ -22,8 +30,8 @@ pub(super) use trouble::{HttpError, Reach, why};
 const MAX_BODY: usize = 8 * 1024 * 1024;
 /// Bytes of an error body that are read.
 const MAX_ERROR_BODY: usize = 256 * 1024;
-/// For a connection.
-const CONNECT: Duration = Duration::from_secs(3);
+/// For a connection, TLS included, however many addresses are tried.
+const CONNECT: Duration = Duration::from_secs(2);
 /// For a small answer that needs no model.
 pub(super) const QUICK: Duration = Duration::from_secs(10);
 
@@ -39,31 +47,28 @@ pub(super) struct Http {
     next_step: String,
     client: Client,
     key: Key,
+    way: Way,
+    /// Whom it takes for the server, where it speaks TLS.
+    trust: Trust,
+    /// A key that was not taken for its.
+    stranger: Mutex<Option<Fingerprint>>,
+    meter: Meter,
     family: AtomicU8,
 }
 
-/// Which key a backend wants.
-pub(super) enum Key {
-    /// None.
-    None,
-    /// The one in this variable, which is not set.
-    Missing(String),
-    /// This one.
-    Value(HeaderValue),
-}
-
-impl std::fmt::Debug for Key {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::None => "None",
-            Self::Missing(_) => "Missing",
-            Self::Value(_) => "Value",
-        })
-    }
+/// How a server is reached.
+#[derive(Debug)]
+enum Way {
+    /// By a socket of this machine.
+    Socket(PathBuf),
+    /// By TCP.
+    Network(Peer),
+    /// Through SSH.
+    Tunnel(Arc<Tunnel>),
 }
 
 /// Whose words a server's answers are, by its last `Server` header.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 enum Family {
     Foreign = 0,
@@ -74,65 +79,153 @@ enum Family {
 }
 
 /// What every client has in common.
-fn builder() -> ClientBuilder {
-    Client::builder()
+///
+/// # Errors
+/// One line, when there is no TLS.
+fn builder(trust: Trust) -> Result<ClientBuilder, String> {
+    Ok(Client::builder()
         .user_agent(concat!("duet/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())
         .retry(reqwest::retry::never())
         .no_proxy()
+        .tls_backend_preconfigured(tls::config(trust)?)
         .connect_timeout(CONNECT)
         // A connection that lay idle may be dead, and a request on it could be sent twice.
-        .pool_max_idle_per_host(0)
+        .pool_max_idle_per_host(0))
+}
+
+/// For connections over TCP.
+fn network(builder: ClientBuilder) -> ClientBuilder {
+    let client = builder
+        .tcp_nodelay(true)
+        .tcp_keepalive(Duration::from_secs(10))
+        .tcp_keepalive_interval(Duration::from_secs(5))
+        .tcp_keepalive_retries(3);
+    #[cfg(target_os = "linux")]
+    let client = client.tcp_user_timeout(Duration::from_secs(20));
+    client
 }
 
 impl Http {
-    /// For a server at `http://host:port` or `http://host:port/v1`. No IO.
+    /// For a server at `http://host:port` or `http://host:port/v1`, without TLS to speak of. No IO.
     ///
     /// # Errors
     /// One line naming the backend, when the address is no good.
+    #[cfg(test)]
     pub(super) fn tcp(backend: &str, address: &str, key: Key) -> Result<Self, String> {
-        let Address { base, is_here } = address::parse(backend, address)?;
-        if !matches!(key, Key::None) && !is_here {
-            return Err(format!(
-                "backend `{backend}`: a key is not sent over plain http to another machine; use an SSH tunnel to localhost"
-            ));
+        match address.parse() {
+            Ok(Address::Http(address)) => Self::direct(backend, &address, key, Trust::System),
+            other => Err(format!("{other:?}")),
         }
-        let mut client = builder()
-            .tcp_nodelay(true)
-            .tcp_keepalive(Duration::from_secs(10))
-            .tcp_keepalive_interval(Duration::from_secs(5))
-            .tcp_keepalive_retries(3);
-        #[cfg(target_os = "linux")]
-        {
-            client = client.tcp_user_timeout(Duration::from_secs(20));
-        }
-        let client = client.build().map_err(|error| format!("backend `{backend}`: {error}"))?;
+    }
+
+    /// For a server that is reached without help. No IO.
+    ///
+    /// # Errors
+    /// One line naming the backend, when no client can be made.
+    pub(super) fn direct(
+        backend: &str,
+        address: &HttpAddress,
+        key: Key,
+        trust: Trust,
+    ) -> Result<Self, String> {
+        let peer = Peer::new(address);
+        let make = || {
+            let builder = network(builder(trust)?).dns_resolver(peer.resolver());
+            builder.build().map_err(|error| error.to_string())
+        };
+        let client = make().map_err(|error| format!("backend `{backend}`: {error}"))?;
         Ok(Self {
             backend: backend.to_owned(),
-            place: base.clone(),
+            place: address.base.clone(),
             next_step: format!("start the server there, or correct `url` of backend {backend}"),
-            base,
+            base: address.base.clone(),
             client,
             key,
+            way: Way::Network(peer),
+            trust,
+            stranger: Mutex::default(),
+            meter: Meter::default(),
             family: AtomicU8::new(Family::Foreign as u8),
         })
     }
 
-    /// For the engine behind this socket. No IO.
+    /// For the engine of this machine behind its socket. No IO.
     ///
     /// # Errors
     /// One line, when no client can be made.
     pub(super) fn unix(backend: &str, socket: &Path) -> Result<Self, String> {
-        let client =
-            builder().unix_socket(socket).build().map_err(|error| format!("backend `{backend}`: {error}"))?;
+        let http = Self::socket(backend, socket, Key::None)?;
+        Ok(Self {
+            next_step: "try again: it is started by itself".to_owned(),
+            family: AtomicU8::new(Family::Engine as u8),
+            ..http
+        })
+    }
+
+    /// For a server behind a socket of this machine. No IO.
+    ///
+    /// # Errors
+    /// One line, when no client can be made.
+    pub(super) fn socket(backend: &str, socket: &Path, key: Key) -> Result<Self, String> {
+        let make = || builder(Trust::Nobody)?.unix_socket(socket).build().map_err(|error| error.to_string());
+        let client = make().map_err(|error| format!("backend `{backend}`: {error}"))?;
         Ok(Self {
             backend: backend.to_owned(),
             base: "http://duet".to_owned(),
             place: socket.display().to_string(),
-            next_step: "try again: it is started by itself".to_owned(),
+            next_step: format!("start the server there, or correct `url` of backend {backend}"),
             client,
-            key: Key::None,
-            family: AtomicU8::new(Family::Engine as u8),
+            key,
+            way: Way::Socket(socket.to_owned()),
+            trust: Trust::Nobody,
+            stranger: Mutex::default(),
+            meter: Meter::default(),
+            family: AtomicU8::new(Family::Foreign as u8),
+        })
+    }
+
+    /// For a server at the far end of a tunnel, which has this address as the host there sees it. No IO.
+    ///
+    /// # Errors
+    /// One line naming the backend, when no client can be made.
+    pub(super) fn tunnel(
+        backend: &str,
+        address: &Address,
+        tunnel: Tunnel,
+        key: Key,
+        trust: Trust,
+    ) -> Result<Self, String> {
+        let make = || {
+            let builder = builder(trust)?.unix_socket(tunnel.socket());
+            builder.build().map_err(|error| error.to_string())
+        };
+        let client = make().map_err(|error| format!("backend `{backend}`: {error}"))?;
+        let (base, place) = match address {
+            Address::Http(address) => {
+                (address.base.clone(), format!("{} on {}", address.base, tunnel.host()))
+            }
+            Address::Unix(path) => {
+                ("http://duet".to_owned(), format!("{} on {}", path.display(), tunnel.host()))
+            }
+            Address::Ssh(_) => ("http://duet".to_owned(), format!("ssh://{}", tunnel.host())),
+        };
+        let family = if matches!(address, Address::Ssh(_)) { Family::Engine } else { Family::Foreign };
+        Ok(Self {
+            backend: backend.to_owned(),
+            next_step: format!(
+                "start the server on {}, or correct `url` of backend {backend}",
+                tunnel.host()
+            ),
+            place,
+            base,
+            client,
+            key,
+            way: Way::Tunnel(Arc::new(tunnel)),
+            trust,
+            stranger: Mutex::default(),
+            meter: Meter::default(),
+            family: AtomicU8::new(family as u8),
         })
     }
 
@@ -146,6 +239,87 @@ impl Http {
         &self.place
     }
 
+    /// Where its key comes from, for people; none when it has none.
+    pub(super) fn key_source(&self) -> Option<String> {
+        self.key.source()
+    }
+
+    /// Whether its key is there, as far as that is known without asking anybody.
+    ///
+    /// # Errors
+    /// As [`Self::request`].
+    pub(super) fn check_key(&self) -> Result<(), GenError> {
+        self.key.at_hand(&self.backend).map(drop)
+    }
+
+    /// In words, who is taken for the server; none where it does not speak TLS.
+    pub(super) fn trust(&self) -> Option<String> {
+        if !self.base.starts_with("https:") {
+            return None;
+        }
+        Some(match self.trust {
+            Trust::Pinned(fingerprint) => format!("the paired key {fingerprint}"),
+            Trust::System | Trust::Nobody => "by the system's certificate authorities".to_owned(),
+        })
+    }
+
+    /// The key of whoever answered in its place, when that was not the one it should have.
+    pub(super) fn stranger(&self) -> Option<Fingerprint> {
+        *self.stranger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The tunnel it is behind.
+    pub(super) fn tunnel_of(&self) -> Option<&Arc<Tunnel>> {
+        match &self.way {
+            Way::Tunnel(tunnel) => Some(tunnel),
+            Way::Socket(_) | Way::Network(_) => None,
+        }
+    }
+
+    /// Whether it is on another machine.
+    pub(super) const fn is_elsewhere(&self) -> bool {
+        !matches!(self.way, Way::Socket(_))
+    }
+
+    /// The addresses of its host, where it has any; the one that is tried first at the front.
+    ///
+    /// # Errors
+    /// When its name is not known.
+    pub(super) async fn addresses(&self) -> Result<Vec<SocketAddr>, HttpError> {
+        match &self.way {
+            Way::Network(peer) => peer.find().await.map_err(|why| self.no_address(&why)),
+            Way::Socket(_) | Way::Tunnel(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// What is known of the network to it.
+    pub(super) fn network(&self) -> Option<Network> {
+        match &self.way {
+            Way::Tunnel(tunnel) => tunnel.network(),
+            Way::Network(_) | Way::Socket(_) => self.meter.read(),
+        }
+    }
+
+    /// One look at whether somebody is there: the milliseconds a connection takes. Nothing is sent; a tunnel that is not
+    /// open is not opened.
+    pub(super) async fn knock(&self) -> Option<f64> {
+        let took = match &self.way {
+            Way::Network(peer) => peer.knock(CONNECT).await,
+            Way::Socket(path) => {
+                let began = Instant::now();
+                tokio::net::UnixStream::connect(path).await.ok()?;
+                Some(began.elapsed().as_secs_f64() * 1000.0)
+            }
+            // It counts its round trips itself.
+            Way::Tunnel(tunnel) => return tunnel.round_trip().await,
+        };
+        match took {
+            Some(ms) => self.meter.add(ms),
+            None => self.meter.lost(),
+        }
+        took
+    }
+
     /// Whose words its errors are.
     pub(super) fn origin(&self) -> Origin {
         match self.family.load(Ordering::Relaxed) {
@@ -155,22 +329,27 @@ impl Http {
         }
     }
 
-    /// A request to one route.
+    /// A request to one route, with the key where that is at hand.
     ///
     /// # Errors
-    /// When the backend's key is missing.
+    /// When the backend's key is missing, or others can read it.
     pub(super) fn request(&self, method: Method, route: &str) -> Result<RequestBuilder, HttpError> {
         let request = self.client.request(method, format!("{}{route}", self.base));
         let request = request.header(ACCEPT_ENCODING, "identity");
-        match &self.key {
-            Key::None => Ok(request),
-            Key::Value(key) => Ok(request.header(reqwest::header::AUTHORIZATION, key.clone())),
-            Key::Missing(variable) => {
-                let message = format!(
-                    "{} wants the key in ${variable}, which is not set\nset it, or remove `token_env` from backend {}",
-                    self.backend, self.backend
-                );
-                Err(HttpError { error: GenError::new(GenErrorKind::Auth, message), reach: Reach::Nobody })
+        match self.key.at_hand(&self.backend) {
+            Ok(None) => Ok(request),
+            Ok(Some(key)) => Ok(request.header(AUTHORIZATION, key)),
+            Err(error) => Err(HttpError { error, reach: Reach::Nobody }),
+        }
+    }
+
+    /// Makes the way to the server ready: opens its tunnel, looks its name up.
+    async fn open(&self) -> Result<(), HttpError> {
+        match &self.way {
+            Way::Socket(_) => Ok(()),
+            Way::Network(_) => self.addresses().await.map(drop),
+            Way::Tunnel(tunnel) => {
+                tunnel.ready().await.map_err(|error| HttpError { error, reach: Reach::Nobody })
             }
         }
     }
@@ -181,15 +360,31 @@ impl Http {
     /// When there is no connection, no answer, or a refusal (`model` is named in it).
     pub(super) async fn send(
         &self,
-        request: RequestBuilder,
+        mut request: RequestBuilder,
         patience: Duration,
         model: Option<&str>,
     ) -> Result<Response, HttpError> {
+        self.open().await?;
+        let key = self.key.from_keyring(&self.backend).await;
+        if let Some(key) = key.map_err(|error| HttpError { error, reach: Reach::Nobody })? {
+            request = request.header(AUTHORIZATION, key);
+        }
         let response = match tokio::time::timeout(patience, request.send()).await {
             Ok(Ok(response)) => response,
-            Ok(Err(error)) => return Err(self.unsent(&error)),
+            Ok(Err(error)) => {
+                if let Way::Network(peer) = &self.way {
+                    peer.answered(None);
+                }
+                return Err(self.unsent(&error).await);
+            }
             Err(_) => return Err(self.silent(patience)),
         };
+        if let Way::Network(peer) = &self.way {
+            peer.answered(response.remote_addr());
+        }
+        if response.status() == reqwest::StatusCode::UNAUTHORIZED {
+            self.key.forget();
+        }
         self.learn_family(&response);
         let status = response.status();
         let refused = |error| HttpError { error, reach: Reach::Answered { status: status.as_u16() } };
@@ -338,26 +533,4 @@ async fn read_body(mut response: Response, max: usize) -> Result<Vec<u8>, (Strin
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keys_stay_on_this_machine() {
-        let key = || Key::Value(HeaderValue::from_static("Bearer x"));
-        assert!(Http::tcp("mac", "http://localhost:1", key()).is_ok());
-        assert!(Http::tcp("mac", "http://127.0.0.1:1", key()).is_ok());
-        assert!(Http::tcp("mac", "http://[::1]:1", key()).is_ok());
-        assert!(Http::tcp("mac", "http://192.168.0.2:1", key()).is_err());
-        assert!(!format!("{:?}", key()).contains("Bearer"));
-        let missing =
-            Http::tcp("mac", "http://localhost:1", Key::Missing("MAC_KEY".to_owned())).expect("fine");
-        let error = missing.get_error();
-        assert!(error.starts_with("mac wants the key in $MAC_KEY, which is not set"), "{error}");
-    }
-
-    impl Http {
-        fn get_error(&self) -> String {
-            self.request(Method::GET, "/").err().map(|e| e.error.message).unwrap_or_default()
-        }
-    }
-}
+mod tests;

@@ -1,5 +1,7 @@
 //! `tui engine start|status|stop`, and the hidden processes behind it.
 
+mod hold;
+
 use super::out;
 use crate::backend::{Backend, Backends};
 use crate::chat::{GenError, GenErrorKind};
@@ -31,6 +33,9 @@ pub enum EngineCommand {
         #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:50052")]
         listen: String,
     },
+    /// The far side of a backend at ssh://: starts it, tells where it listens, ends with its input.
+    #[command(hide = true)]
+    Hold,
     /// The process that keeps the worker's last words.
     #[command(hide = true)]
     Run,
@@ -128,6 +133,9 @@ pub(super) fn run(
             let report = inspect::run(&path).map_err(|e| AppError::new(Exit::Error, e))?;
             out::answer(&report);
             Ok(Exit::Ok)
+        }
+        EngineCommand::Hold => {
+            with_engine(config, paths, config_file, async |engine| hold::hold(engine, paths).await)
         }
         EngineCommand::Start => with_engine(config, paths, config_file, async |engine| {
             engine.start().await?;

@@ -1,5 +1,7 @@
 //! `[[backend]]`: servers elsewhere.
 
+mod check;
+
 use super::ByteSize;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! Reading `config.toml`: total, strict, with the line of what is wrong. The file is never written.
+//! Reading `config.toml`: total, strict, with the line of what is wrong.
 
 use super::Config;
 use crate::error::{AppError, Exit};
@@ -29,6 +29,14 @@ pub fn load(default: &Path, explicit: Option<&Path>) -> Result<Config, AppError>
         AppError::new(Exit::Usage, format!("{}:{line}: not UTF-8 text", path.display()))
             .hint("save the file as UTF-8")
     })?;
+    read(text, path)
+}
+
+/// The configuration in this text, as if it stood in this file.
+///
+/// # Errors
+/// As [`load`].
+pub fn read(text: &str, path: &Path) -> Result<Config, AppError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut config = parse(text, path)?;
     let folder = path.parent().unwrap_or(Path::new(""));
@@ -142,6 +150,11 @@ fn check(config: &Config, path: &Path) -> Result<(), AppError> {
         }
         if config.backends.iter().take(index).any(|before| &before.name == name) {
             return wrong(format!("two backends are named `{name}`"), "rename one of them");
+        }
+    }
+    for backend in &config.backends {
+        if let Err(bad) = backend.check() {
+            return wrong(format!("backend `{}`: {}", backend.name, bad.what), &bad.next);
         }
     }
     if let Err((what, hint)) = config.route.check(&config.aliases, &config.backends) {
@@ -273,7 +286,7 @@ mod tests {
             mode = "osc52"
             [[backend]]
             name = "mac"
-            url = "http://mac:8080"
+            url = "https://mac:8080"
             token_env = "MAC_TOKEN"
             "#,
         )
@@ -284,7 +297,7 @@ mod tests {
             config.backends,
             [BackendConfig {
                 name: "mac".to_owned(),
-                url: "http://mac:8080".to_owned(),
+                url: "https://mac:8080".to_owned(),
                 token_env: Some("MAC_TOKEN".to_owned()),
                 ..BackendConfig::default()
             }]
@@ -341,6 +354,8 @@ mod tests {
                 refused("[[backend]]\nname = \"local\"\nurl = \"u\""),
                 refused("[[backend]]\nname = \"a b\"\nurl = \"u\""),
                 refused("[[backend]]\nname = \"a\"\nurl = \"u\"\n[[backend]]\nname = \"a\"\nurl = \"v\""),
+                refused("[[backend]]\nname = \"a\"\nurl = \"mac:8080\""),
+                refused("[[backend]]\nname = \"a\"\nurl = \"http://mac\"\ntoken_env = \"K\""),
             ]
             .join("\n"),
             @r#"
@@ -392,6 +407,10 @@ mod tests {
         hint: a name is one word without `/`, as `mac`
         FILE: two backends are named `a`
         hint: rename one of them
+        FILE: backend `a`: the address has no scheme: `mac:8080`
+        hint: write http://mac:8080
+        FILE: backend `a`: a key is not sent over plain http to another machine
+        hint: use https://, or `ssh = "host"` for a tunnel
         "#
         );
     }

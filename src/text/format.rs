@@ -45,7 +45,7 @@ pub(crate) fn speed(per_s: f64) -> String {
 }
 
 /// Energy in joules: `0.4 J`, `312 J`, `4.1 kJ`.
-pub(super) fn energy(joules: f64) -> String {
+pub(crate) fn energy(joules: f64) -> String {
     match joules {
         ..9.95 => format!("{joules:.1} J"),
         ..999.5 => format!("{joules:.0} J"),

@@ -265,7 +265,10 @@ fn measured_speeds_are_kept_and_smoothed() {
     app.event(5, delta("x"));
     app.event(5, counted(300, 3, 0));
     let effects = app.event(5, done());
-    assert!(!effects.iter().any(|e| matches!(e, Effect::Store(StoreJob::KeepSpeed(_)))), "three tokens say nothing");
+    assert!(
+        !effects.iter().any(|e| matches!(e, Effect::Store(StoreJob::KeepSpeed(_)))),
+        "three tokens say nothing"
+    );
 }
 
 #[test]
@@ -513,10 +516,17 @@ fn choices_and_stories_come_back_with_a_session() {
         quantisation: None,
         rule: "cost".to_owned(),
         reason: "sooner".to_owned(),
-        decision: crate::app::story::to_json(&Decision { rule: "cost".to_owned(), ..Decision::default() }, story),
+        decision: crate::app::story::to_json(
+            &Decision { rule: "cost".to_owned(), ..Decision::default() },
+            story,
+        ),
         answer: answer.to_owned(),
         thinking: String::new(),
-        outcome: if answer.is_empty() { Outcome::Interrupted { error: "x".to_owned() } } else { Outcome::Stop },
+        outcome: if answer.is_empty() {
+            Outcome::Interrupted { error: "x".to_owned() }
+        } else {
+            Outcome::Stop
+        },
         metrics: Metrics {
             usage: Usage { prompt_tokens: Some(90), output_tokens: Some(10), ..Usage::default() },
             ..Metrics::default()
@@ -569,7 +579,8 @@ fn what_is_behind_the_fence_keeps_the_conversation_here() {
     for line in ["/on mac hello", "/escalate mac", "/retry mac"] {
         let effects = app.enter(line);
         assert_eq!(goes_to(&effects).0, "", "{line}");
-        let is_sent = |e: &Effect| matches!(e, Effect::Generate { .. } | Effect::Store(StoreJob::OpenAttempt { .. }));
+        let is_sent =
+            |e: &Effect| matches!(e, Effect::Generate { .. } | Effect::Store(StoreJob::OpenAttempt { .. }));
         assert!(!effects.iter().any(is_sent), "{line}");
         app.press("ctrl+u");
     }

@@ -1,6 +1,7 @@
 //! Tests of one generation over a scripted server.
 
 use super::*;
+use crate::backend::Marks;
 use crate::backend::dialect::Known;
 use crate::backend::http::{Http, Key};
 use crate::chat::{Channel, Message, Role, Sampling};
@@ -24,8 +25,17 @@ async fn silence_ends_an_answer_and_hangs_up() {
         let http = Arc::new(Http::tcp("mac", server.url(), Key::None).expect("a good address"));
         let patience = Patience { first: Duration::from_millis(500), between: Duration::from_millis(100) };
         let known = Known::new(Some(BackendKind::Openai));
-        let inner =
-            Inner { name: "mac".to_owned(), default_model: None, http, engine: None, patience, known };
+        let inner = Inner {
+            name: "mac".to_owned(),
+            default_model: None,
+            http,
+            engine: None,
+            patience,
+            known,
+            wake: None,
+            learned: None,
+            marks: Marks::default(),
+        };
         let request = GenRequest {
             model: "small".to_owned(),
             messages: vec![Message::new(Role::User, "Hi")],

@@ -32,7 +32,10 @@ impl Http {
     pub(in crate::backend) async fn look(&self, route: &str, patience: Duration) -> Result<Look, HttpError> {
         let request = self.request(Method::GET, route)?;
         let look = async {
-            let response = request.send().await.map_err(|error| self.unsent(&error))?;
+            let response = match request.send().await {
+                Ok(response) => response,
+                Err(error) => return Err(self.unsent(&error).await),
+            };
             self.learn_family(&response);
             let header =
                 |name| response.headers().get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
