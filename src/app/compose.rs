@@ -287,7 +287,8 @@ impl Step<'_> {
     fn aliases_like(&self, draft: &str) -> Vec<(String, String)> {
         let Some(typed) = draft.strip_prefix('/') else { return Vec::new() };
         let aliases = self.model.routing.aliases.iter();
-        let fitting = aliases.filter(|alias| alias.name.starts_with(typed) && command::named(&alias.name).is_none());
+        let fitting =
+            aliases.filter(|alias| alias.name.starts_with(typed) && command::named(&alias.name).is_none());
         fitting
             .map(|alias| {
                 let more = if alias.targets.len() > ALIAS_TARGETS { ", …" } else { "" };

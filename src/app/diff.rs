@@ -37,8 +37,12 @@ pub fn code_diffs(first: &Lane, second: &Lane) -> Vec<DiffLine> {
                 lines.push(DiffLine::Head(format!("[{}] → [{}]", numbers.0, numbers.1)));
                 lines.extend(changes(&left, &right));
             }
-            (Some(_), None) => lines.push(DiffLine::Head(format!("[{}] is in the first answer only", numbers.0))),
-            (None, Some(_)) => lines.push(DiffLine::Head(format!("[{}] is in the second answer only", numbers.1))),
+            (Some(_), None) => {
+                lines.push(DiffLine::Head(format!("[{}] is in the first answer only", numbers.0)))
+            }
+            (None, Some(_)) => {
+                lines.push(DiffLine::Head(format!("[{}] is in the second answer only", numbers.1)))
+            }
             (None, None) => {}
         }
     }

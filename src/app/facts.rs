@@ -116,13 +116,13 @@ pub fn facts(known: &Known<'_>) -> Facts {
             models: models.collect(),
             health: view.circuit.health(known.now),
             rtt_ms: view.rtt_ms,
-            wake_ms: None,
             queue_ms: queue_ms(known, &view.name),
             failed_s: view.circuit.failed_s(known.now),
             hardware: view.setup.hardware.clone(),
             memory: view.setup.memory,
             is_noisy: view.setup.is_noisy,
             is_private: view.setup.is_private,
+            ..BackendFacts::default()
         }
     };
     Facts {
@@ -138,6 +138,7 @@ pub fn facts(known: &Known<'_>) -> Facts {
             expected_thinking,
             fenced,
             is_fence_lifted: known.routing.is_fence_lifted,
+            ..TurnFacts::default()
         },
         surroundings: Surroundings {
             on_battery: known.routing.around.on_battery,
@@ -151,7 +152,9 @@ pub fn facts(known: &Known<'_>) -> Facts {
 /// # Errors
 /// What is kept from where, and the next step. Nothing was sent.
 pub fn fence(facts: &Facts, decision: &Decision) -> Result<(), GenError> {
-    let Some(first) = facts.turn.fenced.first().filter(|_| !facts.turn.is_fence_lifted) else { return Ok(()) };
+    let Some(first) = facts.turn.fenced.first().filter(|_| !facts.turn.is_fence_lifted) else {
+        return Ok(());
+    };
     let target = facts.backends.iter().find(|backend| backend.name == decision.backend);
     if target.is_some_and(|backend| backend.is_here || backend.is_private) {
         return Ok(());
@@ -238,7 +241,12 @@ fn prompt_tokens(known: &Known<'_>, parts: &[Part<'_>]) -> Option<u32> {
 }
 
 /// Tokens of so many characters in so many messages.
-#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "clamped"
+)]
 fn estimate(chars: usize, messages: usize, chars_per_token: f64) -> u32 {
     let tokens = chars as f64 / chars_per_token + messages as f64 * TOKENS_PER_MESSAGE;
     tokens.round().clamp(0.0, f64::from(u32::MAX)) as u32
@@ -250,7 +258,12 @@ fn cached(known: &Known<'_>, backend: &str, model: &str, parts: &[Part<'_>]) -> 
 }
 
 /// Tokens of what a model was sent that are the beginning of this conversation as well.
-#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "clamped"
+)]
 pub(super) fn reused(sent: &Sent, parts: &[Part<'_>]) -> u32 {
     let same = common(&sent.pieces, parts);
     let chars = |pieces: &[(Piece, usize)]| pieces.iter().map(|(_, chars)| *chars).sum::<usize>() as f64;

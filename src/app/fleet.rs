@@ -7,9 +7,9 @@ use super::notice::one_line;
 use super::turn::Phase;
 use super::update::Step;
 use crate::chat::{GenErrorKind, Listing, ModelCard, ModelState, Sampling};
-use std::time::Duration;
 use crate::router::Decision;
 use crate::text::{shown, shown_line};
+use std::time::Duration;
 
 /// How long a machine that is away has to answer before it is looked for once more.
 const LOOK_FOR: Duration = Duration::from_secs(10);

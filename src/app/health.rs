@@ -94,9 +94,13 @@ impl Circuit {
             }
             GenErrorKind::Auth => self.state = State::KeyNeeded,
             GenErrorKind::Untrusted => self.state = State::Untrusted,
-            GenErrorKind::Protocol | GenErrorKind::Timeout | GenErrorKind::EngineDied | GenErrorKind::Refused => {
+            GenErrorKind::Protocol
+            | GenErrorKind::Timeout
+            | GenErrorKind::EngineDied
+            | GenErrorKind::Refused => {
                 self.failed_at = Some(now);
-                self.failures = if matches!(self.state, State::Ready | State::Failing) { self.failures + 1 } else { 1 };
+                self.failures =
+                    if matches!(self.state, State::Ready | State::Failing) { self.failures + 1 } else { 1 };
                 if self.failures >= FAILURES {
                     self.state = State::Failing;
                     self.wait(now);
@@ -133,14 +137,17 @@ pub fn say(name: &str, health: &Health) -> (String, Option<String>) {
         Health::Loading => said("loading", None),
         Health::Busy => said("busy", None),
         Health::Asleep => said("asleep", None),
-        Health::KeyNeeded => said("key needed", Some(format!("give [[backend]] {name} its key: token_env or token_file"))),
+        Health::KeyNeeded => {
+            said("key needed", Some(format!("give [[backend]] {name} its key: token_env or token_file")))
+        }
         Health::Untrusted => said("certificate changed", Some(format!("tui backends pair {name}"))),
         Health::Failing { again_s } => {
             (format!("failing{}", in_seconds(*again_s)), Some("look at the log of that server".to_owned()))
         }
-        Health::Unreachable { again_s } => {
-            (format!("unreachable{}", in_seconds(*again_s)), Some("see that it runs; r tests again".to_owned()))
-        }
+        Health::Unreachable { again_s } => (
+            format!("unreachable{}", in_seconds(*again_s)),
+            Some("see that it runs; r tests again".to_owned()),
+        ),
     }
 }
 

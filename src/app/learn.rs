@@ -39,7 +39,8 @@ pub fn bucket(tokens: u32) -> u8 {
 pub fn speeds(rows: &[SpeedRecord], backend: &str, model: &str, tokens: u32) -> Speeds {
     let wanted = bucket(tokens);
     let speed = |of: fn(&SpeedRecord) -> Option<f64>, samples: fn(&SpeedRecord) -> u32| {
-        let known = rows.iter().filter(|row| row.backend == backend && row.model == model && of(row).is_some());
+        let known =
+            rows.iter().filter(|row| row.backend == backend && row.model == model && of(row).is_some());
         let nearest = known.min_by_key(|row| row.bucket.abs_diff(wanted))?;
         Some(Speed { tokens_per_s: of(nearest)?, samples: samples(nearest) })
     };
@@ -208,13 +209,9 @@ fn sent_parts<'a>(system: Option<&'a str>, earlier: &'a [Turn], turn: &'a Turn) 
 }
 
 /// What a model has after it answered.
-fn held(
-    session: &SessionId,
-    parts: &[Part<'_>],
-    attempt: &Attempt,
-    reuse: f64,
-) -> Option<Sent> {
-    let output = attempt.metrics.usage.output_tokens.or_else(|| attempt.metrics.server?.predicted_n).unwrap_or(0);
+fn held(session: &SessionId, parts: &[Part<'_>], attempt: &Attempt, reuse: f64) -> Option<Sent> {
+    let output =
+        attempt.metrics.usage.output_tokens.or_else(|| attempt.metrics.server?.predicted_n).unwrap_or(0);
     Some(Sent {
         backend: attempt.decision.backend.clone(),
         model: attempt.decision.model.clone(),
@@ -273,9 +270,7 @@ impl Step<'_> {
         if let Some(prompt) = prompt_tokens(&metrics) {
             dense(&mut model.routing.densities, &decision.model, asked, messages, prompt);
         }
-        let same = |known: &Sent| {
-            known.backend == decision.backend && known.model == decision.model
-        };
+        let same = |known: &Sent| known.backend == decision.backend && known.model == decision.model;
         if let Some(sent) = sent {
             model.routing.sent.retain(|known| !same(known));
             model.routing.sent.push(sent);

@@ -119,7 +119,9 @@ impl Step<'_> {
                 self.effect(Effect::ListModels { backend });
             }
             Command::Target => {
-                let Some(name) = self.model.fleet.backends.get(*selected).map(|b| b.name.clone()) else { return };
+                let Some(name) = self.model.fleet.backends.get(*selected).map(|b| b.name.clone()) else {
+                    return;
+                };
                 if self.pin_model(&name) {
                     self.model.overlays.pop();
                 }

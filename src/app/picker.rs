@@ -5,9 +5,9 @@ use super::model::{BackendView, Model, Picker, PickerItem, PickerKind, Prefs};
 use crate::chat::record::SessionRecord;
 use crate::chat::{ModelCard, ModelState, SessionId};
 use crate::text::{EditBuffer, Shown, format, shown_line};
-use std::time::Duration;
 use nucleo_matcher::pattern::{AtomKind, CaseMatching, Normalization, Pattern};
 use nucleo_matcher::{Config, Matcher, Utf32Str};
+use std::time::Duration;
 
 /// Cells of a label and of a column at most.
 const CELLS: usize = 200;
@@ -84,7 +84,8 @@ pub(super) fn models(model: &Model) -> Vec<PickerItem> {
                 ModelState::Loaded => 1,
                 _ => 2,
             };
-            let used = model.routing.speeds.iter().filter(|row| row.backend == backend.name && row.model == card.id);
+            let used =
+                model.routing.speeds.iter().filter(|row| row.backend == backend.name && row.model == card.id);
             let used = used.map(|row| row.updated_ms).max().unwrap_or(0);
             let (mark, state) = match &backend.trouble {
                 Some(why) => ("✕", away(backend, why, model.now)),

@@ -97,7 +97,8 @@ fn number(lane: &mut Lane, first: usize) {
     for attempt in &mut lane.attempts {
         attempt.first_code = first;
     }
-    let parts: Vec<_> = lane.parts().iter().map(|part| (part.key, part.answer.own_codes(), part.answer.is_led())).collect();
+    let parts: Vec<_> =
+        lane.parts().iter().map(|part| (part.key, part.answer.own_codes(), part.answer.is_led())).collect();
     let mut next = first;
     for (key, codes, is_led) in parts {
         if let Some(attempt) = lane.attempts.iter_mut().find(|attempt| attempt.key == key) {

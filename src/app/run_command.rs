@@ -5,8 +5,8 @@ use super::model::{PromptView, Saving};
 use super::target::on_argument;
 use super::turn::Lane;
 use super::update::Step;
-use crate::chat::record::StoreJob;
 use crate::chat::SessionId;
+use crate::chat::record::StoreJob;
 use crate::command::{self, Command, When};
 use crate::markdown::block::code_at;
 use crate::router::{Target, route};
@@ -96,14 +96,20 @@ impl Step<'_> {
         let held = self.model.facts().turn.fenced;
         match argument {
             "" if held.is_empty() => self.info("nothing in this conversation is behind the privacy fence"),
-            "" => self.info(&format!("this conversation stays on this machine: it holds {}", held.join(", "))),
+            "" => {
+                self.info(&format!("this conversation stays on this machine: it holds {}", held.join(", ")))
+            }
             "lift" if held.is_empty() => {
-                self.info("nothing in this conversation is behind the privacy fence: there is nothing to lift");
+                self.info(
+                    "nothing in this conversation is behind the privacy fence: there is nothing to lift",
+                );
             }
             "lift" => {
                 self.model.routing.is_fence_lifted = true;
                 let held = held.join(", ");
-                self.warn(&format!("the next turn may take {held} to another machine; it is noted in the session"));
+                self.warn(&format!(
+                    "the next turn may take {held} to another machine; it is noted in the session"
+                ));
             }
             other => {
                 self.bad(&format!("/fence {other}: it takes `lift`, or nothing"));

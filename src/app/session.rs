@@ -1,8 +1,8 @@
 //! Changing the conversation: a new one, or a saved one. The one left stays saved.
 
 use super::model::{Pending, Saving, Session};
-use super::{learn, restore};
 use super::update::Step;
+use super::{learn, restore};
 use crate::chat::SessionId;
 use crate::chat::record::{SessionRecord, TurnRecord};
 use crate::router::Target;

@@ -171,7 +171,8 @@ pub fn lines(stats: &[ModelStats]) -> Vec<Said> {
     }
     let mut lines = Vec::new();
     for model in stats {
-        let quantisation = model.quantisation.as_deref().map_or(String::new(), |q| format!(" {}", q.to_lowercase()));
+        let quantisation =
+            model.quantisation.as_deref().map_or(String::new(), |q| format!(" {}", q.to_lowercase()));
         let s = if model.answers == 1 { "" } else { "s" };
         lines.push((
             Tone::Head,
@@ -181,10 +182,16 @@ pub fn lines(stats: &[ModelStats]) -> Vec<Said> {
             lines.push((Tone::Dim, "  speed     unknown".to_owned()));
         }
         for context in &model.contexts {
-            let name = context.up_to.map_or_else(|| "longer".to_owned(), |end| format!("≤ {}", format::context(end)));
+            let name = context
+                .up_to
+                .map_or_else(|| "longer".to_owned(), |end| format!("≤ {}", format::context(end)));
             lines.push((
                 Tone::Plain,
-                format!("  {name:8}  decode {:24}  prefill {}", spread(context.decode), spread(context.prefill)),
+                format!(
+                    "  {name:8}  decode {:24}  prefill {}",
+                    spread(context.decode),
+                    spread(context.prefill)
+                ),
             ));
         }
         lines.push((Tone::Plain, format!("  {DAYS} days   {}", sparkline(&model.decode_by_day))));
@@ -265,9 +272,12 @@ mod tests {
 
     #[test]
     fn speeds_are_summed_up_by_context_and_day() {
-        let mut log: Vec<OutcomeRecord> =
-            (0..11).map(|n| outcome("mac", 100, 10.0 + f64::from(n))).collect();
-        log.push(OutcomeRecord { prompt_tokens: Some(9000), prefill: Some(400.0), ..outcome("mac", 99, 5.0) });
+        let mut log: Vec<OutcomeRecord> = (0..11).map(|n| outcome("mac", 100, 10.0 + f64::from(n))).collect();
+        log.push(OutcomeRecord {
+            prompt_tokens: Some(9000),
+            prefill: Some(400.0),
+            ..outcome("mac", 99, 5.0)
+        });
         log.push(outcome("local", 1, 131.0));
         let stats = stats(&log, 100 * DAY + 9);
         let [local, mac] = stats.as_slice() else { panic!("{stats:?}") };

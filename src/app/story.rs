@@ -60,7 +60,8 @@ mod tests {
 
     #[test]
     fn a_decision_comes_back_whole() {
-        let prediction = Prediction { first_ms: 900.0, total_ms: 2400.5, is_guess: true, ..Prediction::default() };
+        let prediction =
+            Prediction { first_ms: 900.0, total_ms: 2400.5, is_guess: true, ..Prediction::default() };
         let decision = Decision {
             backend: "mac".to_owned(),
             model: "large".to_owned(),
@@ -71,10 +72,12 @@ mod tests {
                 model: Some("small".to_owned()),
                 why: "does not fit".to_owned(),
                 predicted: Some(prediction),
+                ..Rejected::default()
             }],
             predicted: Some(prediction),
             alias: Some("deep".to_owned()),
             is_variant: true,
+            ..Decision::default()
         };
         let story = Story {
             fallback_from: Some("cuda".to_owned()),

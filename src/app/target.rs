@@ -152,6 +152,10 @@ impl Step<'_> {
         }
         let is_auto = target.is_open();
         let before = std::mem::replace(&mut self.model.prefs.pin, target);
+        if is_auto {
+            // Chosen anew, wherever it went so far.
+            self.model.session.target = Target::default();
+        }
         let decision = match route(&self.model.facts()) {
             Ok(decision) => decision,
             Err(why) => {
@@ -174,6 +178,7 @@ impl Step<'_> {
 
 /// The argument of a command that takes a target, with or without `--on` before it.
 pub(super) fn on_argument(argument: &str) -> &str {
-    let rest = argument.strip_prefix("--on").filter(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '=']));
+    let rest =
+        argument.strip_prefix("--on").filter(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '=']));
     rest.map_or(argument, |rest| rest.trim_start_matches('=').trim())
 }

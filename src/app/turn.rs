@@ -196,7 +196,8 @@ impl Prose {
 fn open_fence(text: &str) -> Option<String> {
     let mut blocks = Blocks::default();
     blocks.update(text);
-    let last = blocks.all().last().filter(|block| block.is_open && matches!(block.kind, BlockKind::Code { .. }))?;
+    let last =
+        blocks.all().last().filter(|block| block.is_open && matches!(block.kind, BlockKind::Code { .. }))?;
     let line = text.get(last.range.clone())?.lines().next()?;
     Some(format!("{line}\n"))
 }

@@ -19,7 +19,8 @@ pub type Said = (Tone, String);
 pub fn explain(decision: &Decision, facts: Option<&Facts>) -> Vec<Said> {
     let mut lines = vec![(Tone::Plain, format!("rule {}: {}", decision.rule, decision.reason))];
     if let Some(alias) = &decision.alias {
-        let variant = if decision.is_variant { "; a variant of it: another quantisation or format" } else { "" };
+        let variant =
+            if decision.is_variant { "; a variant of it: another quantisation or format" } else { "" };
         lines.push((Tone::Plain, format!("alias {alias}{variant}")));
     }
     let name = |backend: &str, model: Option<&str>| match model {
@@ -30,7 +31,10 @@ pub fn explain(decision: &Decision, facts: Option<&Facts>) -> Vec<Said> {
     let others: Vec<String> =
         decision.rejected.iter().map(|other| name(&other.backend, other.model.as_deref())).collect();
     let width = others.iter().chain([&chosen]).map(|name| name.chars().count()).max().unwrap_or(0).min(40);
-    lines.push((Tone::Good, format!("{chosen:width$}  {}chosen", decision.predicted.map_or(String::new(), cost))));
+    lines.push((
+        Tone::Good,
+        format!("{chosen:width$}  {}chosen", decision.predicted.map_or(String::new(), cost)),
+    ));
     for (other, name) in decision.rejected.iter().zip(others) {
         let cost = other.predicted.map_or(String::new(), cost);
         let tone = if other.predicted.is_some() { Tone::Plain } else { Tone::Dim };
@@ -99,8 +103,11 @@ fn went(decision: &Decision, metrics: &Metrics) -> Option<Said> {
     };
     let first = metrics.first_token_ms.map(|ms| beside(ms, decision.predicted.map(|p| p.first_ms)));
     let total = metrics.total_ms.map(|ms| beside(ms, decision.predicted.map(|p| p.total_ms)));
-    let parts: Vec<String> =
-        first.map(|text| format!("first {text}")).into_iter().chain(total.map(|text| format!("done {text}"))).collect();
+    let parts: Vec<String> = first
+        .map(|text| format!("first {text}"))
+        .into_iter()
+        .chain(total.map(|text| format!("done {text}")))
+        .collect();
     (!parts.is_empty()).then(|| (Tone::Plain, format!("it took: {}", parts.join(" · "))))
 }
 

@@ -81,7 +81,8 @@ mod tests {
         let file = |name: &str| at.join(name);
         let private = format!("{}/private/**", at.display());
         let named = |names: &[&str]| names.iter().map(|n| file(n).display().to_string()).collect::<Vec<_>>();
-        let all = ["private/deep/a.txt", "open.txt", "link.txt", "private/out.txt", "private/deep/../../open.txt"];
+        let all =
+            ["private/deep/a.txt", "open.txt", "link.txt", "private/out.txt", "private/deep/../../open.txt"];
         let files: Vec<PathBuf> = all.iter().map(|name| file(name)).collect();
         assert_eq!(
             kept(&[&private], &files),
@@ -97,7 +98,8 @@ mod tests {
     #[test]
     fn a_pattern_that_is_no_good_lets_nothing_out() {
         for pattern in ["", "a[b", "/"] {
-            let error = fenced(&PrivacyConfig { never_leave: vec![pattern.to_owned()] }, &[]).expect_err("refused");
+            let error =
+                fenced(&PrivacyConfig { never_leave: vec![pattern.to_owned()] }, &[]).expect_err("refused");
             assert_eq!(error.exit, Exit::Usage, "{pattern}");
         }
     }

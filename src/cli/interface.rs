@@ -4,9 +4,7 @@ use super::args::{AskArgs, Color};
 use super::{ask, out, sessions, target};
 use crate::app::Effect;
 use crate::app::NewModel;
-use crate::app::model::{
-    Level, Model, Notice, Overlay, Picker, PickerKind, Prefs, PromptView, Saving,
-};
+use crate::app::model::{Level, Model, Notice, Overlay, Picker, PickerKind, Prefs, PromptView, Saving};
 use crate::backend::Backends;
 use crate::chat::record::StoreJob;
 use crate::config::Config;

@@ -20,7 +20,8 @@ pub(super) fn run(json: bool, paths: &Paths) -> Result<Exit, AppError> {
         report::line(&json!({ "version": 1, "models": stats }))
             .map_err(|error| AppError::new(Exit::Error, format!("nothing could be printed: {error}")))?;
     } else {
-        let text: Vec<String> = lines(&stats).iter().map(|(_, line)| shown_line(line, 400).to_string()).collect();
+        let text: Vec<String> =
+            lines(&stats).iter().map(|(_, line)| shown_line(line, 400).to_string()).collect();
         out::answer(&format!("{}\n", text.join("\n")));
     }
     Ok(Exit::Ok)

@@ -106,7 +106,11 @@ pub fn inputs(path: &Path, limit: usize) -> Result<Vec<String>, String> {
 }
 
 /// Runs a query in one read transaction; `empty` where there is no database yet.
-pub(super) fn with<T>(path: &Path, empty: T, query: impl Fn(&Connection) -> rusqlite::Result<T>) -> Result<T, String> {
+pub(super) fn with<T>(
+    path: &Path,
+    empty: T,
+    query: impl Fn(&Connection) -> rusqlite::Result<T>,
+) -> Result<T, String> {
     match std::fs::metadata(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(empty),
         Err(error) => return Err(format!("{}: {error}", path.display())),
@@ -159,7 +163,8 @@ fn turns(conn: &Connection, seq: i64) -> rusqlite::Result<Vec<TurnRecord>> {
                 created_ms: row.get(2)?,
                 attempts: Vec::new(),
                 kept: kept.map(lane),
-                fence: optional_text(row, 4)?.and_then(|json| serde_json::from_str::<FenceRecord>(&json).ok()),
+                fence: optional_text(row, 4)?
+                    .and_then(|json| serde_json::from_str::<FenceRecord>(&json).ok()),
             })
         })?
         .collect::<Result<_, _>>()?;

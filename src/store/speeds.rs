@@ -130,5 +130,6 @@ pub(super) fn log(tx: &Connection, outcome: &OutcomeRecord) -> rusqlite::Result<
             outcome.others,
         ],
     )?;
-    tx.execute("DELETE FROM outcomes WHERE outcome <= ?1 - ?2", [tx.last_insert_rowid(), MAX_OUTCOMES]).map(drop)
+    tx.execute("DELETE FROM outcomes WHERE outcome <= ?1 - ?2", [tx.last_insert_rowid(), MAX_OUTCOMES])
+        .map(drop)
 }

@@ -656,7 +656,8 @@ fn decisions_fences_and_choices_come_back() {
     let (other, news) = bench.open();
     other.send(open_turn("a", 2));
     assert!(other.flush_blocking(LONG));
-    let StoreNews::Forked { session, .. } = expect_news(&news, |n| matches!(n, StoreNews::Forked { .. })) else {
+    let StoreNews::Forked { session, .. } = expect_news(&news, |n| matches!(n, StoreNews::Forked { .. }))
+    else {
         panic!("forked");
     };
     let copied = load(&bench.path(), &session).expect("loads").turns.remove(0);

@@ -106,7 +106,8 @@ pub(super) fn chosen_by(model: &Model) -> String {
 
 /// Whether the conversation holds something the privacy fence keeps here, and whether that is lifted for the next turn.
 pub(super) fn fence(model: &Model) -> Option<bool> {
-    let holds = model.turns.iter().filter_map(|turn| turn.fence.as_ref()).any(|fence| !fence.files.is_empty());
+    let holds =
+        model.turns.iter().filter_map(|turn| turn.fence.as_ref()).any(|fence| !fence.files.is_empty());
     holds.then_some(model.routing.is_fence_lifted)
 }
 
@@ -150,7 +151,8 @@ pub(super) fn marks(model: &Model, decision: Option<&Decision>) -> Vec<(&'static
             // Servers that do not say are as good as what they were sent.
             ModelState::Loaded | ModelState::Unknown => {
                 let known = facts.backends.iter().filter(|backend| backend.name == view.name);
-                let cached = known.flat_map(|b| &b.models).find(|m| m.id == card.id).map_or(0, |m| m.cached_tokens);
+                let cached =
+                    known.flat_map(|b| &b.models).find(|m| m.id == card.id).map_or(0, |m| m.cached_tokens);
                 let history = history_tokens(model);
                 let is_known = card.state == ModelState::Loaded || cached > 0;
                 if !is_known {

@@ -126,7 +126,8 @@ impl TurnMemo {
                 let text = format!("↪ continued on {} · {}", &*host, target::name(&attempt.decision.model));
                 stack.lines(vec![Line::styled(cut(&text, page.wide), scene.theme.style(Role::Warn))]);
             } else {
-                let number = turn.lanes.iter().position(|known| known.id == lane.id).filter(|_| turn.lanes.len() > 1);
+                let number =
+                    turn.lanes.iter().position(|known| known.id == lane.id).filter(|_| turn.lanes.len() > 1);
                 stack.lines(number.map(|at| answer_head(at + 1, lane, scene)).into_iter().collect());
                 let earlier = earlier(lane, scene);
                 stack.lines(earlier);
@@ -339,7 +340,8 @@ fn stamp(turn: &Turn, is_last: bool, scene: Scene<'_>) -> u64 {
     let mut hasher = DefaultHasher::new();
     (turn.id, turn.created_ms, turn.user_shown.len(), is_last, turn.lanes.len(), turn.kept).hash(&mut hasher);
     let routing = &scene.model.routing;
-    let offered = routing.offer.as_ref().filter(|_| is_last).map(|offer| (offer.key, &offer.decision.backend));
+    let offered =
+        routing.offer.as_ref().filter(|_| is_last).map(|offer| (offer.key, &offer.decision.backend));
     (offered, routing.wait.as_ref().filter(|_| is_last).map(|wait| &wait.backend)).hash(&mut hasher);
     for lane in &turn.lanes {
         let Some(attempt) = lane.current() else { continue };
@@ -487,7 +489,7 @@ fn next_steps(turn: &Turn, attempt: &Attempt, scene: Scene<'_>) -> Vec<Line<'sta
         let host = shown_line(&wait.backend, 24);
         keys.push(("esc", format!("stop waiting for {}", &*host)));
         keys.push(("r", "retry".to_owned()));
-    } else if let Some(offer) = routing.offer.as_ref().filter(|offer| offer.key == attempt.key) {
+    } else if let Some(offer) = routing.offer.as_ref().filter(|o| o.key == attempt.key && !o.is_cut) {
         let (host, name) = (shown_line(&offer.decision.backend, 24), target::name(&offer.decision.model));
         keys.push(("enter", format!("run on {} · {name}", &*host)));
         keys.push(("w", "wait".to_owned()));
@@ -496,8 +498,10 @@ fn next_steps(turn: &Turn, attempt: &Attempt, scene: Scene<'_>) -> Vec<Line<'sta
     } else {
         keys.push(("r", "retry".to_owned()));
         if !attempt.answer.is_empty() {
+            let offer = routing.offer.as_ref().filter(|offer| offer.key == attempt.key);
+            let on = offer.map(|offer| format!(" on {}", &*shown_line(&offer.decision.backend, 24)));
             let kept = if scene.page.wide >= 60 { " · what came is kept" } else { "" };
-            keys.push(("c", format!("continue{kept}")));
+            keys.push(("c", format!("continue{}{kept}", on.unwrap_or_default())));
         }
     }
     let mut spans = vec![Span::raw("  ")];

@@ -265,7 +265,10 @@ fn measured_speeds_are_kept_and_smoothed() {
     app.event(5, delta("x"));
     app.event(5, counted(300, 3, 0));
     let effects = app.event(5, done());
-    assert!(!effects.iter().any(|e| matches!(e, Effect::Store(StoreJob::KeepSpeed(_)))), "three tokens say nothing");
+    assert!(
+        !effects.iter().any(|e| matches!(e, Effect::Store(StoreJob::KeepSpeed(_)))),
+        "three tokens say nothing"
+    );
 }
 
 #[test]
@@ -388,12 +391,13 @@ fn only_what_another_machine_could_do_better_moves() {
         (GenErrorKind::EngineDied, "", true),
         (GenErrorKind::Fenced, "", false),
         (GenErrorKind::Unreachable, "text", false),
+        (GenErrorKind::ContextFull, "text", false),
     ] {
         let mut app = two();
         app.enter("/on mac hello");
         app.event(1, delta(text));
         app.event(1, GenEvent::Failed(GenError::new(kind, "gone")));
-        assert_eq!(app.model.routing.offer.is_some(), moves, "{kind:?} {text}");
+        assert_eq!(app.model.routing.offer.as_ref().is_some_and(|offer| !offer.is_cut), moves, "{kind:?} {text}");
     }
 }
 
@@ -403,6 +407,12 @@ fn an_answer_that_was_cut_is_finished_on_the_other_machine() {
     app.enter("/on mac write code");
     app.event(1, delta("Here:\n```rust\nfn a() {\n"));
     app.event(1, GenEvent::Failed(GenError::new(GenErrorKind::Protocol, "broke")));
+    let offer = app.model.routing.offer.clone().expect("where it could be finished");
+    assert_eq!((offer.is_cut, offer.decision.backend.as_str()), (true, "local"));
+    let effects = app.press("enter w c");
+    assert_eq!(app.draft(), "wc", "the whole turn is not offered");
+    assert_eq!(effects, []);
+    app.press("ctrl+u");
     let effects = app.press("c");
     assert_eq!(goes_to(&effects), ("local".to_owned(), "tiny".to_owned()));
     assert_eq!(messages(&effects), [user("write code"), assistant("Here:\n```rust\nfn a() {\n")]);
@@ -513,10 +523,17 @@ fn choices_and_stories_come_back_with_a_session() {
         quantisation: None,
         rule: "cost".to_owned(),
         reason: "sooner".to_owned(),
-        decision: crate::app::story::to_json(&Decision { rule: "cost".to_owned(), ..Decision::default() }, story),
+        decision: crate::app::story::to_json(
+            &Decision { rule: "cost".to_owned(), ..Decision::default() },
+            story,
+        ),
         answer: answer.to_owned(),
         thinking: String::new(),
-        outcome: if answer.is_empty() { Outcome::Interrupted { error: "x".to_owned() } } else { Outcome::Stop },
+        outcome: if answer.is_empty() {
+            Outcome::Interrupted { error: "x".to_owned() }
+        } else {
+            Outcome::Stop
+        },
         metrics: Metrics {
             usage: Usage { prompt_tokens: Some(90), output_tokens: Some(10), ..Usage::default() },
             ..Metrics::default()
@@ -569,7 +586,8 @@ fn what_is_behind_the_fence_keeps_the_conversation_here() {
     for line in ["/on mac hello", "/escalate mac", "/retry mac"] {
         let effects = app.enter(line);
         assert_eq!(goes_to(&effects).0, "", "{line}");
-        let is_sent = |e: &Effect| matches!(e, Effect::Generate { .. } | Effect::Store(StoreJob::OpenAttempt { .. }));
+        let is_sent =
+            |e: &Effect| matches!(e, Effect::Generate { .. } | Effect::Store(StoreJob::OpenAttempt { .. }));
         assert!(!effects.iter().any(is_sent), "{line}");
         app.press("ctrl+u");
     }

@@ -67,7 +67,10 @@ fn an_answer_from_first_token_to_receipt() {
         panic!("{effects:?}");
     };
     assert_eq!(*closed, close(key(1, 1), Outcome::Length, metrics));
-    assert_eq!((outcome.output_tokens, outcome.first_ms, outcome.total_ms), (Some(4), Some(16.0), Some(47.0)));
+    assert_eq!(
+        (outcome.output_tokens, outcome.first_ms, outcome.total_ms),
+        (Some(4), Some(16.0), Some(47.0))
+    );
     let attempt = app.attempt();
     assert_eq!(attempt.phase, Phase::Done(Finish::Length));
     assert_eq!((attempt.answer.raw(), attempt.thinking.raw()), ("Hi there", "hm"));

@@ -37,7 +37,12 @@ pub(super) fn draw(selected: usize, scene: Scene<'_>, area: Rect, buf: &mut Buff
     let height = usize::from(list.height).max(1);
     let top = (at + 1).saturating_sub(height).min(rows.len().saturating_sub(height));
     let widest = |cell: fn(&MachineRow) -> &str| rows.iter().map(|row| cell(row).width()).max().unwrap_or(0);
-    let columns = [widest(|row| &row.name).min(24), widest(|row| row.kind), widest(|row| &row.rtt), widest(|row| &row.models)];
+    let columns = [
+        widest(|row| &row.name).min(24),
+        widest(|row| row.kind),
+        widest(|row| &row.rtt),
+        widest(|row| &row.models),
+    ];
     for (y, (index, row)) in (list.top()..list.bottom()).zip(rows.iter().enumerate().skip(top)) {
         buf.set_line(list.x, y, &line(row, columns, usize::from(list.width), scene), list.width);
         if index == at {
@@ -55,7 +60,12 @@ pub(super) fn draw(selected: usize, scene: Scene<'_>, area: Rect, buf: &mut Buff
 }
 
 /// Mark, name, state; then, as far as there is room, what it is, how fast it answers, how many models it has.
-fn line(row: &MachineRow, [name, kind, rtt, models]: [usize; 4], width: usize, scene: Scene<'_>) -> Line<'static> {
+fn line(
+    row: &MachineRow,
+    [name, kind, rtt, models]: [usize; 4],
+    width: usize,
+    scene: Scene<'_>,
+) -> Line<'static> {
     let style = |role| scene.theme.style(role);
     let role = match row.mark {
         "●" => Role::Good,
@@ -74,7 +84,8 @@ fn line(row: &MachineRow, [name, kind, rtt, models]: [usize; 4], width: usize, s
     for (text, column) in [(row.kind, kind), (row.models.as_str(), models), (row.rtt.as_str(), rtt)] {
         // The state says most and keeps some room.
         if column > 0 && used + GAP + column + GAP + 16 <= width {
-            spans.push(Span::styled(format!("{}{}", " ".repeat(GAP), padded(text, column)), style(Role::Dim)));
+            spans
+                .push(Span::styled(format!("{}{}", " ".repeat(GAP), padded(text, column)), style(Role::Dim)));
             used += GAP + column;
         }
     }

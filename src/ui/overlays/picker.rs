@@ -91,7 +91,8 @@ impl Columns {
     }
 
     fn total(&self) -> usize {
-        2 + self.label + self.others.iter().filter(|width| **width > 0).map(|width| width + GAP).sum::<usize>()
+        2 + self.label
+            + self.others.iter().filter(|width| **width > 0).map(|width| width + GAP).sum::<usize>()
     }
 
     /// A row; numbers stand at the right of their column. What does not fit is left out from the right. A

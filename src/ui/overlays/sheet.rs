@@ -15,7 +15,8 @@ const MOST: usize = 112;
 
 /// Draws it; the last row it can be scrolled to.
 pub(super) fn draw(sheet: &Sheet, scene: Scene<'_>, area: Rect, buf: &mut Buffer) -> usize {
-    let room = usize::from(area.width).saturating_sub(if scene.page.is_roomy() { 8 } else { 4 }).clamp(1, MOST);
+    let room =
+        usize::from(area.width).saturating_sub(if scene.page.is_roomy() { 8 } else { 4 }).clamp(1, MOST);
     let mut lines = Vec::new();
     for row in &sheet.rows {
         let mut text = Styled::default();

@@ -58,18 +58,19 @@ fn decision() -> Decision {
                 backend: "local".to_owned(),
                 model: Some("llama3.3-70b".to_owned()),
                 why: "does not fit: needs 43.1 GB, free 21.4".to_owned(),
-                predicted: None,
+                ..Rejected::default()
             },
             Rejected {
                 backend: "cuda".to_owned(),
                 model: Some("llama3.3-70b".to_owned()),
                 why: "later by 12 s".to_owned(),
                 predicted: Some(prediction(14_000.0, 61_000.0, true)),
+                ..Rejected::default()
             },
         ],
         predicted: Some(prediction(2_100.0, 24_000.0, false)),
         alias: Some("deep".to_owned()),
-        is_variant: false,
+        ..Decision::default()
     }
 }
 
@@ -117,7 +118,10 @@ fn what_a_send_would_cost_is_marked_as_measured_or_guessed() {
         let decision = Decision { predicted: Some(prediction(900.0, 9.0, is_guess)), ..Decision::default() };
         crate::ui::target::cost(&decision)
     };
-    assert_eq!((cost(false).as_deref(), cost(true).as_deref()), (Some("first ≈0.90 s"), Some("first ~0.90 s")));
+    assert_eq!(
+        (cost(false).as_deref(), cost(true).as_deref()),
+        (Some("first ≈0.90 s"), Some("first ~0.90 s"))
+    );
     assert_eq!(crate::ui::target::cost(&Decision::default()), None);
 }
 
@@ -132,12 +136,18 @@ fn on_mac(number: u32, answer: &str, phase: Phase) -> crate::app::turn::Attempt 
 fn a_machine_that_failed_offers_the_other_in_one_line() {
     screens("offer", |cols, rows| {
         let mut model = two(cols, rows);
-        let error = GenError::new(GenErrorKind::Unreachable, "mac is unreachable: connect took more than 2 s");
+        let error =
+            GenError::new(GenErrorKind::Unreachable, "mac is unreachable: connect took more than 2 s");
         let mut failed = on_mac(1, "", Phase::Interrupted(error));
         failed.metrics = crate::chat::Metrics { total_ms: Some(2_004.0), ..Default::default() };
         model.routing.offer = Some(Offer {
             key: failed.key,
-            decision: Decision { backend: "local".to_owned(), model: "builtin".to_owned(), ..Decision::default() },
+            decision: Decision {
+                backend: "local".to_owned(),
+                model: "builtin".to_owned(),
+                ..Decision::default()
+            },
+            is_cut: false,
         });
         model.turns.push(turn(1, "explain the borrow error", failed));
         model
@@ -149,7 +159,8 @@ fn an_answer_finished_elsewhere_shows_both_parts_with_their_receipts() {
     screens("continued", |cols, rows| {
         let mut model = two(cols, rows);
         let error = GenError::new(GenErrorKind::Protocol, "the connection to mac broke after 20 tokens");
-        let first = on_mac(1, "Use a scope:\n\n```rust\nfn main() {\n    let a = 1;\n", Phase::Interrupted(error));
+        let first =
+            on_mac(1, "Use a scope:\n\n```rust\nfn main() {\n    let a = 1;\n", Phase::Interrupted(error));
         let mut second = attempt(1, "", Phase::Done(Finish::Stop));
         second.key.attempt = 2;
         second.story = Story { continues: Some(1), ..Story::default() };
