@@ -32,29 +32,35 @@ impl Step<'_> {
             backend.circuit.failed(error.kind, now);
         }
         let rule = self.model.routing.rules.fallback;
-        if !is_silent || rule == Fallback::Never || !facts::may_move(error.kind) {
+        let is_last = self.last_lane().is_some_and(|(turn, lane)| (turn.id, lane.id) == (key.turn, key.lane));
+        if !is_last || !facts::may_move(error.kind) {
             return false;
         }
-        let is_last = self.last_lane().is_some_and(|(turn, lane)| (turn.id, lane.id) == (key.turn, key.lane));
         // An answer that is finished elsewhere is the person's choice each time.
-        if !is_last || goes_on.is_some() {
+        let may_move = is_silent && goes_on.is_none();
+        if is_silent && (!may_move || rule == Fallback::Never) {
             return false;
         }
         let Some(decision) = self.other(key.lane) else { return false };
         // Whoever named a machine is asked before it is another one.
         let is_named = self.model.prefs.pin.backend.is_some();
-        if rule == Fallback::Auto && !is_named {
+        if may_move && rule == Fallback::Auto && !is_named {
             let story = Story { fallback_from: Some(from), ..Story::default() };
             self.attempt_at(key.lane, &decision, story);
             return true;
         }
-        self.model.routing.offer = Some(Offer { key, decision });
+        self.model.routing.offer = Some(Offer { key, decision, is_cut: !is_silent });
         false
+    }
+
+    /// Whether another machine is offered for the whole turn.
+    pub(super) fn is_offered(&self) -> bool {
+        self.model.routing.offer.as_ref().is_some_and(|offer| !offer.is_cut)
     }
 
     /// The offer is taken.
     pub(super) fn fall_back(&mut self) {
-        let Some(Offer { key, decision }) = self.model.routing.offer.take() else { return };
+        let Some(Offer { key, decision, .. }) = self.model.routing.offer.take() else { return };
         let Some(attempt) = self.attempt(key) else { return };
         let story = Story { fallback_from: Some(attempt.decision.backend.clone()), ..Story::default() };
         self.attempt_at(key.lane, &decision, story);
@@ -96,7 +102,11 @@ impl Step<'_> {
     /// Esc on an offer, or while waiting: the question goes back into the composer. Returns whether there was one.
     pub(super) fn keep_draft(&mut self) -> bool {
         let routing = &mut self.model.routing;
-        let offered = routing.offer.take().map(|offer| (offer.key.turn, offer.key.lane));
+        let offer = routing.offer.take();
+        if offer.as_ref().is_some_and(|offer| offer.is_cut) {
+            return false;
+        }
+        let offered = offer.map(|offer| (offer.key.turn, offer.key.lane));
         let waited = routing.wait.take().map(|wait| (wait.turn, wait.lane));
         let Some((turn, lane)) = offered.or(waited) else { return false };
         let is_bare = self.last_lane().is_some_and(|(last, only)| {
@@ -143,16 +153,8 @@ impl Step<'_> {
         match on {
             Some(on) => facts.pin = on,
             None => {
-                let same = Target {
-                    backend: Some(cut.decision.backend.clone()),
-                    model: Some(cut.decision.model.clone()),
-                };
-                match self.elsewhere(&cut) {
-                    Some(other) => {
-                        facts.pin = Target { backend: Some(other.backend), model: Some(other.model) };
-                    }
-                    None => facts.pin = same,
-                }
+                let Decision { backend, model, .. } = self.elsewhere(&cut).unwrap_or(cut.decision.clone());
+                facts.pin = Target { backend: Some(backend), model: Some(model) };
             }
         }
         let Some(decision) = self.decide(&facts) else { return false };
@@ -166,6 +168,10 @@ impl Step<'_> {
 
     /// Where a cut answer is finished when nobody says where: on another machine if its own failed.
     fn elsewhere(&self, cut: &Attempt) -> Option<Decision> {
+        let offered = self.model.routing.offer.as_ref().filter(|offer| offer.key == cut.key);
+        if let Some(offer) = offered {
+            return Some(offer.decision.clone());
+        }
         let is_failed = matches!(cut.phase, Phase::Interrupted(_));
         is_failed.then(|| self.without(&[&cut.decision.backend]).ok()).flatten()
     }

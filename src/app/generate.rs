@@ -46,17 +46,20 @@ impl Step<'_> {
     /// Asks. Returns whether it went out; if not, the reason was said and the text is still the caller's.
     pub(super) fn send(&mut self, text: &str, input: Input<'_>) -> bool {
         let facts = self.model.facts_for(text);
-        self.send_by(&facts, text, input)
+        let Some(decision) = self.send_by(&facts, text, input) else { return false };
+        // The next turn goes on there, as far as nothing speaks against it.
+        self.model.session.target = Target { backend: Some(decision.backend), model: Some(decision.model) };
+        true
     }
 
     /// The same to this target, for this turn alone.
     pub(super) fn send_on(&mut self, on: Target, text: &str, input: Input<'_>) -> bool {
         let facts = Facts { pin: on, ..self.model.facts_for(text) };
-        self.send_by(&facts, text, input)
+        self.send_by(&facts, text, input).is_some()
     }
 
-    fn send_by(&mut self, facts: &Facts, text: &str, input: Input<'_>) -> bool {
-        let Some(decision) = self.decide(facts) else { return false };
+    fn send_by(&mut self, facts: &Facts, text: &str, input: Input<'_>) -> Option<Decision> {
+        let decision = self.decide(facts)?;
         self.dismiss_info();
         let routing = &mut self.model.routing;
         (routing.offer, routing.wait) = (None, None);
@@ -90,8 +93,8 @@ impl Step<'_> {
         if let Input::New(line) = input {
             self.remember(line);
         }
-        self.start(key, decision.backend, request);
-        true
+        self.start(key, decision.backend.clone(), request);
+        Some(decision)
     }
 
     /// Where a question with these facts goes. None: the reason was said.

@@ -57,7 +57,7 @@ impl Step<'_> {
         if is_empty {
             // What there is to choose after the last turn.
             let choices = [
-                (self.model.routing.offer.is_some(), Context::Offer),
+                (self.is_offered(), Context::Offer),
                 (self.is_cut(), Context::Cut),
                 (self.is_undecided(), Context::Siblings),
             ];

@@ -121,7 +121,8 @@ pub struct Session {
     pub saving: Saving,
     /// Whether the store knows it yet (it is written with its first turn).
     pub is_opened: bool,
-    /// Where it went when it was left; empty in a new one.
+    /// Where it goes when nothing else is said: where its last turn went that was not sent elsewhere for once; empty in
+    /// a new one.
     pub target: Target,
 }
 

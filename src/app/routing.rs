@@ -23,7 +23,7 @@ pub struct Routing {
     pub densities: Vec<Density>,
     /// Whether the privacy fence is lifted for the next turn.
     pub is_fence_lifted: bool,
-    /// Another machine that could take a turn that failed before its first text.
+    /// Another machine that could take a turn that failed, or finish what it was cut in.
     pub offer: Option<Offer>,
     /// A turn that waits until its machine is back.
     pub wait: Option<Wait>,
@@ -84,6 +84,8 @@ pub struct Offer {
     pub key: GenKey,
     /// Where the turn could go.
     pub decision: Decision,
+    /// Whether text has come: then it is an answer to be finished there.
+    pub is_cut: bool,
 }
 
 /// A turn that waits for its machine.

@@ -152,6 +152,10 @@ impl Step<'_> {
         }
         let is_auto = target.is_open();
         let before = std::mem::replace(&mut self.model.prefs.pin, target);
+        if is_auto {
+            // Chosen anew, wherever it went so far.
+            self.model.session.target = Target::default();
+        }
         let decision = match route(&self.model.facts()) {
             Ok(decision) => decision,
             Err(why) => {

@@ -297,9 +297,10 @@ fn generate(key: GenKey, messages: Vec<Message>) -> Effect {
 
 /// What asking emits after the session is known.
 fn asked(turn: u32, text: &str, messages: Vec<Message>, ms: i64) -> Vec<Effect> {
+    let again = || open_attempt_by(key(turn, 1), "session", "as before");
     vec![
         open_turn(turn, text, ms),
-        open_attempt(key(turn, 1)),
+        if turn == 1 { open_attempt(key(turn, 1)) } else { again() },
         remember(text, ms),
         generate(key(turn, 1), messages),
         timer(TimerId::Tick, 200),

@@ -187,6 +187,7 @@ async fn ask(
         printer.progress.clear();
         if let End::Finished(Ending::Failed(error)) = &end
             && printer.answer.is_empty()
+            && config.route.fallback != Fallback::Never
             && facts::may_move(error.kind)
         {
             scout.failed(&decision.backend, error.kind);
@@ -198,7 +199,7 @@ async fn ask(
                     end = End::Finished(ending);
                     None
                 }
-                other = scout.elsewhere(&tried), if config.route.fallback != Fallback::Never => other,
+                other = scout.elsewhere(&tried) => other,
             };
             match (other, &end) {
                 (Some(other), End::Finished(Ending::Failed(error))) if may_move => {
@@ -208,7 +209,7 @@ async fn ask(
                     decision = other;
                     continue;
                 }
-                (Some(other), _) => printer.other = Some(other.backend),
+                (Some(other), _) => end = or_there(end, &other.backend),
                 (None, _) => {}
             }
         }
@@ -239,16 +240,19 @@ async fn ask(
         }
         Some(Ending::Complete(_)) => Exit::Ok,
         Some(Ending::Stopped) | None => Exit::Interrupted,
-        Some(Ending::Failed(error)) => {
-            let exit = report::tell(error);
-            if let Some(other) = &printer.other {
-                note(&format!(
-                    "or ask another machine: --on {other}; [route] fallback = \"auto\" does that by itself"
-                ));
-            }
-            exit
-        }
+        Some(Ending::Failed(error)) => report::tell(error),
     })
+}
+
+/// The next step of a failure, and that another machine could be asked.
+fn or_there(end: End, other: &str) -> End {
+    let End::Finished(Ending::Failed(error)) = end else { return end };
+    let step = format!("ask another machine: --on {other}");
+    let message = match error.message.split_once('\n') {
+        Some((what, next)) => format!("{what}\n{next}; or {step}"),
+        None => format!("{}\n{step}", error.message),
+    };
+    End::Finished(Ending::Failed(GenError::new(error.kind, message)))
 }
 
 fn first_line(error: &GenError) -> &str {

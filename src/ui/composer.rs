@@ -250,7 +250,7 @@ fn keys(model: &Model) -> Vec<(&'static str, &'static str)> {
         (true, false) => vec![("esc", "stop")],
         (false, true) if model.fleet.backends.len() > 1 => vec![("enter", "send"), ("shift+tab", "target")],
         (false, true) => vec![("enter", "send"), ("ctrl+j", "new line")],
-        (false, false) if model.routing.offer.is_some() => {
+        (false, false) if model.routing.offer.as_ref().is_some_and(|offer| !offer.is_cut) => {
             vec![("enter", "run there"), ("esc", "keep draft")]
         }
         (false, false) if model.routing.wait.is_some() => vec![("esc", "stop waiting")],

@@ -117,8 +117,9 @@ fn closed(attempt: &Attempt, parts: &mut Vec<Part>) {
     if let Some(total) = attempt.metrics.total_ms {
         parts.push(Part::new(2, Role::Dim, format::seconds(total)));
     }
-    // Nobody has to be told that nothing was chosen.
-    if attempt.decision.rule != "default" && !attempt.decision.reason.is_empty() {
+    // Nobody has to be told that nothing was chosen, or that nothing changed.
+    let is_news = !matches!(attempt.decision.rule.as_str(), "default" | "session");
+    if is_news && !attempt.decision.reason.is_empty() {
         parts.push(Part::new(7, Role::Dim, shown_line(&attempt.decision.reason, 60).to_string()));
     }
 }

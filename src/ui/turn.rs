@@ -489,7 +489,7 @@ fn next_steps(turn: &Turn, attempt: &Attempt, scene: Scene<'_>) -> Vec<Line<'sta
         let host = shown_line(&wait.backend, 24);
         keys.push(("esc", format!("stop waiting for {}", &*host)));
         keys.push(("r", "retry".to_owned()));
-    } else if let Some(offer) = routing.offer.as_ref().filter(|offer| offer.key == attempt.key) {
+    } else if let Some(offer) = routing.offer.as_ref().filter(|o| o.key == attempt.key && !o.is_cut) {
         let (host, name) = (shown_line(&offer.decision.backend, 24), target::name(&offer.decision.model));
         keys.push(("enter", format!("run on {} · {name}", &*host)));
         keys.push(("w", "wait".to_owned()));
@@ -498,8 +498,10 @@ fn next_steps(turn: &Turn, attempt: &Attempt, scene: Scene<'_>) -> Vec<Line<'sta
     } else {
         keys.push(("r", "retry".to_owned()));
         if !attempt.answer.is_empty() {
+            let offer = routing.offer.as_ref().filter(|offer| offer.key == attempt.key);
+            let on = offer.map(|offer| format!(" on {}", &*shown_line(&offer.decision.backend, 24)));
             let kept = if scene.page.wide >= 60 { " · what came is kept" } else { "" };
-            keys.push(("c", format!("continue{kept}")));
+            keys.push(("c", format!("continue{}{kept}", on.unwrap_or_default())));
         }
     }
     let mut spans = vec![Span::raw("  ")];

@@ -60,6 +60,12 @@ impl Script {
         Self { status: 200, body: pieces(texts), after: After::Close }
     }
 
+    /// Word of a load, and then the connection ends.
+    pub(crate) fn gone_while_loading() -> Self {
+        let chunk = json!({ "choices": [], "model": "m", "duet": { "loading": 0.4 } });
+        Self { status: 200, body: format!("data: {chunk}\n\n"), after: After::Close }
+    }
+
     /// An answer that never ends.
     pub(crate) fn endless() -> Self {
         Self { status: 200, body: pieces(&["another line\n"]), after: After::Repeat }

@@ -391,12 +391,13 @@ fn only_what_another_machine_could_do_better_moves() {
         (GenErrorKind::EngineDied, "", true),
         (GenErrorKind::Fenced, "", false),
         (GenErrorKind::Unreachable, "text", false),
+        (GenErrorKind::ContextFull, "text", false),
     ] {
         let mut app = two();
         app.enter("/on mac hello");
         app.event(1, delta(text));
         app.event(1, GenEvent::Failed(GenError::new(kind, "gone")));
-        assert_eq!(app.model.routing.offer.is_some(), moves, "{kind:?} {text}");
+        assert_eq!(app.model.routing.offer.as_ref().is_some_and(|offer| !offer.is_cut), moves, "{kind:?} {text}");
     }
 }
 
@@ -406,6 +407,12 @@ fn an_answer_that_was_cut_is_finished_on_the_other_machine() {
     app.enter("/on mac write code");
     app.event(1, delta("Here:\n```rust\nfn a() {\n"));
     app.event(1, GenEvent::Failed(GenError::new(GenErrorKind::Protocol, "broke")));
+    let offer = app.model.routing.offer.clone().expect("where it could be finished");
+    assert_eq!((offer.is_cut, offer.decision.backend.as_str()), (true, "local"));
+    let effects = app.press("enter w c");
+    assert_eq!(app.draft(), "wc", "the whole turn is not offered");
+    assert_eq!(effects, []);
+    app.press("ctrl+u");
     let effects = app.press("c");
     assert_eq!(goes_to(&effects), ("local".to_owned(), "tiny".to_owned()));
     assert_eq!(messages(&effects), [user("write code"), assistant("Here:\n```rust\nfn a() {\n")]);

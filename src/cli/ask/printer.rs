@@ -27,8 +27,6 @@ pub(super) struct Printer {
     /// For showing thinking on stderr.
     thinking: Option<ShowStream>,
     is_thinking: bool,
-    /// Another machine that could have answered, when this one failed.
-    pub(super) other: Option<String>,
 }
 
 impl Printer {
@@ -43,7 +41,6 @@ impl Printer {
             text: AnswerWriter::stdout(),
             thinking: (args.think == Some(Think::Show)).then(ShowStream::default),
             is_thinking: false,
-            other: None,
         }
     }
 

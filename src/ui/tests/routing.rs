@@ -58,7 +58,6 @@ fn decision() -> Decision {
                 backend: "local".to_owned(),
                 model: Some("llama3.3-70b".to_owned()),
                 why: "does not fit: needs 43.1 GB, free 21.4".to_owned(),
-                predicted: None,
                 ..Rejected::default()
             },
             Rejected {
@@ -71,7 +70,6 @@ fn decision() -> Decision {
         ],
         predicted: Some(prediction(2_100.0, 24_000.0, false)),
         alias: Some("deep".to_owned()),
-        is_variant: false,
         ..Decision::default()
     }
 }
@@ -149,6 +147,7 @@ fn a_machine_that_failed_offers_the_other_in_one_line() {
                 model: "builtin".to_owned(),
                 ..Decision::default()
             },
+            is_cut: false,
         });
         model.turns.push(turn(1, "explain the borrow error", failed));
         model
