@@ -6,6 +6,7 @@ mod config;
 mod doctor;
 #[cfg(feature = "local")]
 mod engine;
+mod estimate;
 mod input;
 mod interface;
 mod models;
@@ -64,6 +65,7 @@ fn run(arguments: Vec<OsString>) -> Result<Exit, AppError> {
         Some(Command::Models { command, list }) => {
             models::run(command.as_ref(), &list, &config, &paths, file.as_deref())
         }
+        Some(Command::Estimate(arguments)) => estimate::run(&arguments, &config, &paths, file.as_deref()),
         #[cfg(feature = "local")]
         Some(Command::Serve(arguments)) => serve::run(*arguments, &config, &paths, file.as_deref()),
         Some(Command::Sessions { command, list }) => sessions::run(command.as_ref(), list, &paths),
