@@ -7,6 +7,7 @@ mod doctor;
 #[cfg(feature = "local")]
 mod engine;
 mod fence;
+mod estimate;
 mod input;
 mod interface;
 mod models;
@@ -67,6 +68,7 @@ fn run(arguments: Vec<OsString>) -> Result<Exit, AppError> {
         Some(Command::Models { command, list }) => {
             models::run(command.as_ref(), &list, &config, &paths, file.as_deref())
         }
+        Some(Command::Estimate(arguments)) => estimate::run(&arguments, &config, &paths, file.as_deref()),
         #[cfg(feature = "local")]
         Some(Command::Serve(arguments)) => serve::run(*arguments, &config, &paths, file.as_deref()),
         Some(Command::Route(arguments)) => route::run(&arguments, &config, &paths, file.as_deref()),

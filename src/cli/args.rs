@@ -56,6 +56,8 @@ pub(super) enum Command {
         #[command(flatten)]
         list: ModelsArgs,
     },
+    /// What a model takes and how fast it would be on a machine, before anything is loaded
+    Estimate(EstimateArgs),
     /// The engine for other machines, and for any OpenAI client
     #[cfg(feature = "local")]
     #[command(args_conflicts_with_subcommands = true)]
@@ -174,6 +176,30 @@ pub(super) struct ModelsArgs {
     /// Print one JSON object a line
     #[arg(long)]
     pub(super) json: bool,
+}
+
+/// What is to be estimated, and on which machines.
+#[derive(Clone, Debug, Args)]
+pub(super) struct EstimateArgs {
+    /// A GGUF file, a model of `tui models`, a known one (`llama-3.1-8b:q4_k_m`), or a size (`13b:q4_k_m`)
+    #[arg(value_name = "MODEL")]
+    pub(super) model: Option<String>,
+    /// A known machine (`rtx4090`, `m4-max-64`), or a backend; can be given several times. Without it: this machine and the
+    /// backends whose hardware is configured
+    #[arg(long, value_name = "MACHINE")]
+    pub(super) on: Vec<String>,
+    /// Two machines, of which the better one is named
+    #[arg(long, num_args = 2, value_names = ["A", "B"])]
+    pub(super) compare: Vec<String>,
+    /// Context in tokens; as many as the engine takes by itself when left out
+    #[arg(long, value_name = "TOKENS", value_parser = |s: &str| whole_from(s, &1_u32), allow_negative_numbers = true)]
+    pub(super) context: Option<u32>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
+    /// List the known machines, with the source of each figure
+    #[arg(long, conflicts_with_all = ["model", "on", "compare", "context"])]
+    pub(super) machines: bool,
 }
 
 #[derive(Debug, Subcommand)]

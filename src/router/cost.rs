@@ -107,7 +107,7 @@ impl Insides {
     }
 }
 
-/// The machine a backend runs on, with the memory the person gave it.
+/// The machine a backend runs on, where it is known.
 pub(super) fn machine(backend: &BackendFacts) -> Option<Machine> {
     machines::known(backend.hardware.as_deref()?)
 }
@@ -133,7 +133,15 @@ pub(super) fn predict(candidate: &Candidate<'_>, facts: &Facts) -> Option<Predic
     let insides = Insides::of(candidate);
     let guess = || -> Option<Placement> {
         let load = insides?.load(model, prompt_tokens);
-        Some(machines::place(&load, &machine(backend)?))
+        let machine = machine(backend)?;
+        let (device, host) = machine.usable();
+        // What a person or the server said of its memory counts for more than the table.
+        let room = match backend.memory {
+            Some(memory) if device == 0 => (0, memory),
+            Some(memory) => (memory, host),
+            None => (device, host),
+        };
+        Some(machines::place_within(&load, &machine, room))
     };
     let guess = if prefill.is_some() && decode.is_some() { None } else { guess() };
     let (prefill_speed, _) = prefill.or_else(|| Some((guess?.prefill?, 0)))?;

@@ -300,7 +300,12 @@ const BATCH: f64 = 512.0;
 /// Puts a model on a machine.
 #[must_use]
 pub fn place(load: &Load, machine: &Machine) -> Placement {
-    let (device, host) = machine.usable();
+    place_within(load, machine, machine.usable())
+}
+
+/// Puts a model on a machine of which models may hold this many bytes: on the accelerator, and in main memory.
+#[must_use]
+pub fn place_within(load: &Load, machine: &Machine, (device, host): (u64, u64)) -> Placement {
     let need = load.need();
     if machine.kind == Kind::Cpu {
         let verdict = if need <= host { Verdict::Fits } else { Verdict::DoesNotFit };

@@ -697,7 +697,7 @@ fn a_decision_is_told_in_lines() {
     });
     insta::assert_snapshot!(lines(&cold), @"
     rule has-model: chosen by you; mac has it
-    mac    first 53 s  done 1 min 31 s  chosen
+    mac    first 53 s  done 91 s  chosen
     local  mac has large
     measured 8.0 tok/s (12 turns), RTT 4 ms
     before the first token: loading 28 s, prefill 25 s
