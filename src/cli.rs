@@ -2,6 +2,7 @@
 
 mod args;
 mod ask;
+mod backends;
 mod config;
 mod doctor;
 #[cfg(feature = "local")]
@@ -64,6 +65,7 @@ fn run(arguments: Vec<OsString>) -> Result<Exit, AppError> {
         Some(Command::Models { command, list }) => {
             models::run(command.as_ref(), &list, &config, &paths, file.as_deref())
         }
+        Some(Command::Backends(arguments)) => backends::run(*arguments, &config, &paths, file.as_deref()),
         #[cfg(feature = "local")]
         Some(Command::Serve(arguments)) => serve::run(*arguments, &config, &paths, file.as_deref()),
         Some(Command::Sessions { command, list }) => sessions::run(command.as_ref(), list, &paths),
@@ -161,7 +163,7 @@ fn lacks(error: &clap::Error) -> Option<AppError> {
     let what = what.to_lowercase();
     let article = if what.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
     let hint = match before {
-        [_, list @ ("models" | "sessions")] => format!("`tui {list}` shows those there are"),
+        [_, list @ ("models" | "sessions" | "backends")] => format!("`tui {list}` shows those there are"),
         _ => help,
     };
     Some(AppError::new(Exit::Usage, format!("{last} needs {article} {what}")).hint(hint))

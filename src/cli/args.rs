@@ -1,5 +1,6 @@
 //! What can be typed after `tui`. Definitions only.
 
+use super::backends::BackendsArgs;
 #[cfg(feature = "local")]
 use super::engine::EngineCommand;
 #[cfg(feature = "local")]
@@ -56,6 +57,9 @@ pub(super) enum Command {
         #[command(flatten)]
         list: ModelsArgs,
     },
+    /// Servers elsewhere: list, add, test, pair and remove them
+    #[command(args_conflicts_with_subcommands = true)]
+    Backends(Box<BackendsArgs>),
     /// The engine for other machines, and for any OpenAI client
     #[cfg(feature = "local")]
     #[command(args_conflicts_with_subcommands = true)]

@@ -32,6 +32,8 @@ impl fmt::Display for Wrong {
     }
 }
 
+impl std::error::Error for Wrong {}
+
 /// Where a server is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
@@ -238,7 +240,9 @@ impl FromStr for HardwareAddress {
 
     fn from_str(text: &str) -> Result<Self, Wrong> {
         let parts: Vec<&str> = text.split([':', '-']).collect();
-        let byte = |part: &&str| (part.len() == 2 && !part.starts_with('+')).then(|| u8::from_str_radix(part, 16).ok())?;
+        let byte = |part: &&str| {
+            (part.len() == 2 && !part.starts_with('+')).then(|| u8::from_str_radix(part, 16).ok())?
+        };
         let bytes: Option<Vec<u8>> = parts.iter().map(byte).collect();
         let bytes = bytes.and_then(|bytes| <[u8; 6]>::try_from(bytes).ok());
         // The lowest bit of the first byte marks a group of cards.
