@@ -2,6 +2,7 @@
 
 mod args;
 mod ask;
+mod backends;
 mod config;
 mod doctor;
 #[cfg(feature = "local")]
@@ -69,6 +70,7 @@ fn run(arguments: Vec<OsString>) -> Result<Exit, AppError> {
             models::run(command.as_ref(), &list, &config, &paths, file.as_deref())
         }
         Some(Command::Estimate(arguments)) => estimate::run(&arguments, &config, &paths, file.as_deref()),
+        Some(Command::Backends(arguments)) => backends::run(*arguments, &config, &paths, file.as_deref()),
         #[cfg(feature = "local")]
         Some(Command::Serve(arguments)) => serve::run(*arguments, &config, &paths, file.as_deref()),
         Some(Command::Route(arguments)) => route::run(&arguments, &config, &paths, file.as_deref()),
@@ -168,7 +170,7 @@ fn lacks(error: &clap::Error) -> Option<AppError> {
     let what = what.to_lowercase();
     let article = if what.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
     let hint = match before {
-        [_, list @ ("models" | "sessions")] => format!("`tui {list}` shows those there are"),
+        [_, list @ ("models" | "sessions" | "backends")] => format!("`tui {list}` shows those there are"),
         _ => help,
     };
     Some(AppError::new(Exit::Usage, format!("{last} needs {article} {what}")).hint(hint))

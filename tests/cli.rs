@@ -174,7 +174,7 @@ fn a_wrong_configuration_names_line_and_nearest_key() {
     home.configure(
         "[[backend]]\nname = \"mac\"\nurl = \"http://127.0.0.1:1\"\ntoken_env = \"NO_SUCH_KEY\"\n",
     );
-    home.run(["config", "check"]).refused(2, "$NO_SUCH_KEY is not set");
+    home.run(["config", "check"]).refused(2, "$NO_SUCH_KEY, which is not set");
     home.configure("theme = \"light\"\n");
     let run = home.run(["config", "check"]);
     assert_eq!(run.code, 0, "{run:?}");

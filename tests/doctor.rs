@@ -77,7 +77,7 @@ fn what_is_broken_is_told_and_the_rest_too() {
         home("[[backend]]\nname = \"box\"\nurl = \"http://127.0.0.1:1\"\ntoken_env = \"NO_SUCH_KEY\"\n");
     let (code, report) = doctor(dir.path());
     assert_eq!(code, 1);
-    assert!(lines(&report, "backends")[0].1.contains("$NO_SUCH_KEY is not set"));
+    assert!(lines(&report, "backends")[0].1.contains("$NO_SUCH_KEY, which is not set"));
 }
 
 #[test]

@@ -5,6 +5,8 @@
 #[path = "support/serve.rs"]
 mod support;
 
+#[path = "serve/client.rs"]
+mod client;
 #[path = "serve/ends.rs"]
 mod ends;
 #[path = "serve/strangers.rs"]

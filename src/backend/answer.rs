@@ -402,9 +402,10 @@ impl Inner {
         self.death(began_ms).await.unwrap_or(error.error)
     }
 
-    /// Why the engine broke off; none for a server elsewhere.
+    /// Why the engine broke off, also one over SSH; none for a server of another kind.
     async fn death(&self, since_ms: u64) -> Option<GenError> {
-        let death = self.engine.as_ref()?.death_since(since_ms).await;
+        let Some(engine) = &self.engine else { return self.http.far_death().await };
+        let death = engine.death_since(since_ms).await;
         let message = death.map_or_else(
             || {
                 "the engine ended without a word: it was killed, or stopped. Retry to start it again"

@@ -211,12 +211,13 @@ impl Http {
             Address::Ssh(_) => ("http://duet".to_owned(), format!("ssh://{}", tunnel.host())),
         };
         let family = if matches!(address, Address::Ssh(_)) { Family::Engine } else { Family::Foreign };
+        let next_step = match address {
+            Address::Ssh(_) => "try again: it is started by itself".to_owned(),
+            _ => format!("start the server on {}, or correct `url` of backend {backend}", tunnel.host()),
+        };
         Ok(Self {
             backend: backend.to_owned(),
-            next_step: format!(
-                "start the server on {}, or correct `url` of backend {backend}",
-                tunnel.host()
-            ),
+            next_step,
             place,
             base,
             client,
@@ -274,6 +275,12 @@ impl Http {
             Way::Tunnel(tunnel) => Some(tunnel),
             Way::Socket(_) | Way::Network(_) => None,
         }
+    }
+
+    /// Why the engine at the far end of an SSH tunnel ended, when it just did.
+    pub(super) async fn far_death(&self) -> Option<GenError> {
+        let is_engine = self.kind() == Some(BackendKind::Duet);
+        self.tunnel_of().filter(|_| is_engine)?.death().await
     }
 
     /// Whether it is on another machine.
@@ -369,7 +376,15 @@ impl Http {
         if let Some(key) = key.map_err(|error| HttpError { error, reach: Reach::Nobody })? {
             request = request.header(AUTHORIZATION, key);
         }
-        let response = match tokio::time::timeout(patience, request.send()).await {
+        let again = self.tunnel_of().and_then(|tunnel| Some((tunnel, request.try_clone()?)));
+        let mut sent = tokio::time::timeout(patience, request.send()).await;
+        // Only where nobody can have seen it.
+        if let (Ok(Err(_)), Some((tunnel, again))) = (&sent, again)
+            && tunnel.revive().await
+        {
+            sent = tokio::time::timeout(patience, again.send()).await;
+        }
+        let response = match sent {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => {
                 if let Way::Network(peer) = &self.way {

@@ -30,6 +30,8 @@ const OPEN: Duration = Duration::from_secs(45);
 const ROUND_TRIP: Duration = Duration::from_secs(3);
 /// For `ssh` to say why the far end did not answer.
 const WORDS: Duration = Duration::from_millis(300);
+/// For the far side to say why its engine ended.
+const DEATH: Duration = Duration::from_millis(2500);
 /// Milliseconds without a sign of life after which a tunnel has to prove itself before it is used.
 const DOUBT_MS: u64 = 8_000;
 
@@ -102,6 +104,8 @@ enum Phase {
 enum Order {
     /// Open it, or start the engine there again.
     Open,
+    /// Start the engine there, which does not answer.
+    Start,
     /// See whether it is alive.
     Prove,
     /// Measure a round trip.
@@ -231,6 +235,29 @@ impl Tunnel {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             tokio::time::timeout(left, phase.changed()).await.ok()?.ok()?;
+        }
+    }
+
+    /// Starts the engine there again when the connection that just failed found nobody. `true` when it runs, and nobody
+    /// can have seen the request: it may be sent again.
+    pub(super) async fn revive(&self) -> bool {
+        let is_engine = self.shared.far == Far::Engine;
+        if !is_engine || self.last_words().await.as_deref() != Some(words::NOBODY) {
+            return false;
+        }
+        *self.shared.words.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.shared.phase.send_replace(Phase::Opening);
+        self.tell(Order::Start).is_ok() && self.ready().await.is_ok()
+    }
+
+    /// Why the engine there ended, when it did: waits as long as its record of it may take.
+    pub(super) async fn death(&self) -> Option<GenError> {
+        let mut phase = self.shared.phase.subscribe();
+        let died =
+            |phase: &Phase| matches!(phase, Phase::Down(error) if error.kind == GenErrorKind::EngineDied);
+        match tokio::time::timeout(DEATH, phase.wait_for(died)).await.ok()?.ok().as_deref() {
+            Some(Phase::Down(error)) => Some(error.clone()),
+            _ => None,
         }
     }
 

@@ -1,5 +1,6 @@
 //! What can be typed after `tui`. Definitions only.
 
+use super::backends::BackendsArgs;
 #[cfg(feature = "local")]
 use super::engine::EngineCommand;
 #[cfg(feature = "local")]
@@ -58,6 +59,9 @@ pub(super) enum Command {
     },
     /// What a model takes and how fast it would be on a machine, before anything is loaded
     Estimate(EstimateArgs),
+    /// Servers elsewhere: list, add, test, pair and remove them
+    #[command(args_conflicts_with_subcommands = true)]
+    Backends(Box<BackendsArgs>),
     /// The engine for other machines, and for any OpenAI client
     #[cfg(feature = "local")]
     #[command(args_conflicts_with_subcommands = true)]

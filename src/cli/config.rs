@@ -53,7 +53,9 @@ fn show(config: &Config) -> Result<String, AppError> {
         text.push_str(&format!("\n# Not set: {}.\n", unset.join(", ")));
     }
     if config.backends.is_empty() {
-        text.push_str("# No [[backend]] (name, url, model, token_env) is set.\n");
+        text.push_str(
+            "# No [[backend]] (name, url, model, token_env, ...) is set; `tui backends add` does that.\n",
+        );
     }
     Ok(text)
 }
@@ -62,20 +64,17 @@ fn check(config: &Config, paths: &Paths, path: &Path, file: Option<&Path>) -> Re
     let wrong = |what: String, hint: &str| {
         Err(AppError::new(Exit::Usage, format!("{}: {what}", path.display())).hint(hint))
     };
-    if let Err(why) = Backends::new(config, paths, file) {
-        return wrong(why, "see [[backend]] in the configuration file");
-    }
+    let backends = match Backends::new(config, paths, file) {
+        Ok(backends) => backends,
+        Err(why) => return wrong(why, "see [[backend]] in the configuration file"),
+    };
     if let Err(why) = Theme::load(&config.theme, Some(&paths.config.join("themes"))) {
         return wrong(why, "`theme` is the name of a file in themes/");
     }
-    for backend in &config.backends {
-        if let Some(variable) = &backend.token_env
-            && std::env::var_os(variable).is_none_or(|value| value.is_empty())
-        {
-            return wrong(
-                format!("the key of backend `{}` is missing: ${variable} is not set", backend.name),
-                "set the variable, or remove `token_env`",
-            );
+    for backend in backends.all() {
+        if let Err(error) = backend.check_key() {
+            let (what, next) = error.message.split_once('\n').unwrap_or((&error.message, "see [[backend]]"));
+            return wrong(what.to_owned(), next);
         }
     }
     if let Some(dir) = config.engine.model_dirs.iter().find(|dir| !dir.is_dir()) {

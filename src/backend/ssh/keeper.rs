@@ -141,9 +141,13 @@ impl Run {
 
     fn obey(&mut self, order: Order) {
         match (&mut self.session, order) {
-            (None, Order::Open | Order::Prove) => self.open(),
+            (None, Order::Open | Order::Start | Order::Prove) => self.open(),
             (None, Order::Measure) => {}
             (Some(kept), Order::Open) if !kept.is_served => kept.session.tell("start"),
+            (Some(kept), Order::Start) => {
+                kept.is_served = false;
+                kept.session.tell("start");
+            }
             (Some(kept), Order::Open | Order::Prove | Order::Measure) => kept.session.ask(),
         }
     }

@@ -11,6 +11,9 @@ const NOT_FOUND: i32 = 127;
 /// The exit code of our program when it does not know its arguments.
 const USAGE: i32 = 2;
 
+/// What is said when nothing listens at the far end.
+pub(super) const NOBODY: &str = "nothing listens there";
+
 /// Why a session ended that was not told to. `stderr` is what came there, `code` the exit code, where there is one.
 pub(super) fn ended(shared: &Shared, stderr: &str, code: Option<i32>) -> GenError {
     let host = &shared.host;
@@ -91,7 +94,7 @@ pub(super) fn refused(line: &str) -> Option<String> {
     Some(if why.contains("administratively prohibited") {
         "the SSH server there allows no forwarding".to_owned()
     } else if why.contains("connect failed") {
-        "nothing listens there".to_owned()
+        NOBODY.to_owned()
     } else {
         clean(why)
     })

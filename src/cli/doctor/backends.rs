@@ -6,8 +6,11 @@ use crate::chat::GenErrorKind;
 use crate::config::Config;
 use std::time::{Duration, Instant};
 
-/// How long a server may take to say which models it has.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a server may take to say which models it has; a tunnel to it has to be opened first.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// For a connection to a server of the pool.
+#[cfg(feature = "local")]
+const POOL: Duration = Duration::from_secs(5);
 
 pub(super) fn check(report: &mut Report, config: &Config, backends: &Backends) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -38,7 +41,7 @@ fn pool(report: &mut Report, config: &Config) {
         let reached = server
             .parse()
             .map_err(|_| std::io::ErrorKind::InvalidInput.into())
-            .and_then(|address| std::net::TcpStream::connect_timeout(&address, PATIENCE));
+            .and_then(|address| std::net::TcpStream::connect_timeout(&address, POOL));
         match reached {
             Ok(_) => report.ok(area, format!("{server} can be reached")),
             Err(error) => report.warn(
@@ -83,43 +86,41 @@ async fn server(report: &mut Report, config: &Config, backend: &Backend) {
     let name = backend.name();
     let configured = config.backends.iter().find(|known| known.name == name);
     let url = configured.map_or("", |known| known.url.as_str());
-    let variable = configured.and_then(|known| known.token_env.as_deref());
-    if let Some(variable) = variable
-        && std::env::var_os(variable).is_none_or(|value| value.is_empty())
-    {
-        report.bad(
-            area,
-            format!("{name}: its key is missing: ${variable} is not set"),
-            "set the variable, or remove `token_env`",
-        );
-        return;
-    }
     let began = Instant::now();
-    let asked = tokio::time::timeout(PATIENCE, backend.models()).await;
-    let ms = began.elapsed().as_millis();
-    match asked {
-        Err(_) => report.warn(
+    let Ok(seen) = tokio::time::timeout(PATIENCE, backend.examine(1)).await else {
+        return report.warn(
             area,
             format!("{name}: {url} did not answer within {} s", PATIENCE.as_secs()),
             "see whether the machine is awake and the server runs",
+        );
+    };
+    let ms = seen.network.map_or(began.elapsed().as_secs_f64() * 1000.0, |net| net.rtt_ms);
+    if let Some(error) = seen.error() {
+        // A machine that is off is no fault of this one; a wrong key or something else at that address is.
+        let is_off = matches!(error.kind, GenErrorKind::Unreachable | GenErrorKind::Timeout);
+        let level = if is_off { Level::Warn } else { Level::Bad };
+        let wake = format!("`tui backends wake {name}` wakes it");
+        let (first, next) = error.message.split_once('\n').unwrap_or((&error.message, "see [[backend]]"));
+        let next = if is_off && backend.can_wake() { &wake } else { next };
+        return report.error(area, level, &format!("{name}: {first}"), Some(next));
+    }
+    let models = seen.models.unwrap_or_default();
+    let kind = seen.kind.map(|kind| format!(", {}", kind.words())).unwrap_or_default();
+    let key =
+        backend.key_source().map_or_else(|| "without a key".to_owned(), |key| format!("key from {key}"));
+    let text = format!("{name}: {url} answers in {ms:.0} ms{kind}, {} models, {key}", models.len());
+    let model = configured.and_then(|known| known.model.as_ref());
+    match model.filter(|model| !models.is_empty() && !models.contains(model)) {
+        Some(model) => report.warn(
+            area,
+            format!("{text}; its configured model {model} is not among them"),
+            "correct `model` of the backend",
         ),
-        Ok(Err(error)) => {
-            // A machine that is off is no fault of this one; a wrong key or something else at that address is.
-            let level = if error.kind == GenErrorKind::Unreachable { Level::Warn } else { Level::Bad };
-            report.error(area, level, &format!("{name}: {}", error.message), Some("see [[backend]]"));
-        }
-        Ok(Ok(models)) => {
-            let key = if variable.is_some() { "with a key" } else { "without a key" };
-            let text = format!("{name}: {url} answers in {ms} ms, {} models, {key}", models.len());
-            match configured.and_then(|known| known.model.as_deref()) {
-                Some(model) if !models.is_empty() && !models.iter().any(|card| card.id == model) => report
-                    .warn(
-                        area,
-                        format!("{text}; its configured model {model} is not among them"),
-                        "correct `model` of the backend",
-                    ),
-                _ => report.ok(area, text),
-            }
-        }
+        None if backend.marks().is_plain => report.warn(
+            area,
+            format!("{text}; what is sent there can be read on the way"),
+            "use https://, or `ssh = \"host\"` for a tunnel",
+        ),
+        None => report.ok(area, text),
     }
 }

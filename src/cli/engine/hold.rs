@@ -23,6 +23,8 @@ const VERSION: u32 = 1;
 pub(super) async fn hold(engine: &Backend, paths: &Paths) -> Result<Exit, AppError> {
     let mut lines = lines()?;
     let mut news: Option<News> = Some(engine.watch());
+    // Whether it was asked for while its end was not known here yet.
+    let mut is_wanted = false;
     loop {
         let event = async {
             match &mut news {
@@ -34,26 +36,32 @@ pub(super) async fn hold(engine: &Backend, paths: &Paths) -> Result<Exit, AppErr
             line = lines.recv() => match line.as_deref() {
                 None => return Ok(Exit::Ok),
                 Some("start") if news.is_none() => news = Some(engine.watch()),
-                // One that runs is told again.
-                Some("start") => {}
+                Some("start") => match engine.status().await {
+                    Ok(Some(_)) => if !say(&ready(paths).to_string()) { return Ok(Exit::Ok) },
+                    Ok(None) | Err(_) => is_wanted = true,
+                },
                 Some(line) => if !say(line) { return Ok(Exit::Ok) },
             },
             event = event => {
-                let (told, goes_on) = match event {
-                    Some(EngineEvent::Ready(_)) => (Some(ready(paths)), true),
-                    Some(EngineEvent::Starting | EngineEvent::Models(_)) => (None, true),
-                    Some(EngineEvent::Died { message, .. }) => (Some(json!({"event": "gone", "message": message})), false),
-                    Some(EngineEvent::Stopped) => {
-                        (Some(json!({"event": "gone", "message": "the engine there was told to end"})), false)
-                    }
-                    Some(EngineEvent::Failed(message)) => {
-                        (Some(json!({"event": "failed", "message": message})), false)
-                    }
-                    None => (None, false),
+                let told = match event {
+                    Some(EngineEvent::Ready(_)) => Ok(Some(ready(paths))),
+                    Some(EngineEvent::Starting | EngineEvent::Models(_)) => Ok(None),
+                    Some(EngineEvent::Died { message, .. }) => Err(gone(&message)),
+                    Some(EngineEvent::Stopped) => Err(gone("the engine there was told to end")),
+                    Some(EngineEvent::Failed(message)) => Err(json!({"event": "failed", "message": message})),
+                    None => Err(gone("the engine there is gone")),
                 };
-                if !goes_on {
-                    news = None;
-                }
+                let told = match told {
+                    Ok(told) => told,
+                    Err(_) if std::mem::take(&mut is_wanted) => {
+                        news = Some(engine.watch());
+                        None
+                    }
+                    Err(told) => {
+                        news = None;
+                        Some(told)
+                    }
+                };
                 if let Some(told) = told && !say(&told.to_string()) {
                     return Ok(Exit::Ok);
                 }
@@ -63,6 +71,10 @@ pub(super) async fn hold(engine: &Backend, paths: &Paths) -> Result<Exit, AppErr
 }
 
 type News = Pin<Box<dyn Stream<Item = EngineEvent> + Send>>;
+
+fn gone(message: &str) -> Value {
+    json!({"event": "gone", "message": message})
+}
 
 fn ready(paths: &Paths) -> Value {
     let socket = std::path::absolute(paths.engine_socket()).unwrap_or_else(|_| paths.engine_socket());
