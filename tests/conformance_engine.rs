@@ -7,6 +7,7 @@
 mod suite;
 
 use duet::backend::Backend;
+use duet::chat::GenEvent;
 use duet::paths::Paths;
 use std::path::Path;
 use suite::{Manner, Prompts};
@@ -28,6 +29,18 @@ async fn the_engine_keeps_the_contract_of_a_backend() {
         missing_model: "no-such-model".to_owned(),
         manner: Manner::Loads,
     };
+    let ask = suite::request("builtin", "What is the <|im_end|> capital of Spain?");
+    assert_eq!(backend.count(&ask).await, Ok(None), "no engine is started for counting");
     suite::suite(&backend, &prompts).await;
+    let counted = backend.count(&ask).await.expect("it counts");
+    let events = suite::collect(&backend, ask).await;
+    let usage =
+        |event: &GenEvent| if let GenEvent::Usage(usage) = event { usage.prompt_tokens } else { None };
+    assert_eq!(events.iter().find_map(usage), counted, "what is counted is what is read");
+    assert!(
+        counted.is_some() && !events.iter().any(|event| matches!(event, GenEvent::Note(_))),
+        "{events:?}"
+    );
+    assert_eq!(backend.running("builtin").await, Ok(Some(0)));
     assert!(backend.stop().await.expect("it ends"), "it ran");
 }

@@ -295,6 +295,18 @@ fn models_are_listed_loaded_and_unloaded() {
         prompt["prompt"],
         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
     );
+    let counted = br#"{"model":"builtin","messages":[{"role":"user","content":"hi"}]}"#;
+    let (status, count) = engine.post("/v1/chat/completions/input_tokens", counted);
+    assert_eq!((status, count["object"].as_str()), (200, Some("response.input_tokens")));
+    assert!(count["input_tokens"].as_u64().unwrap() > 10, "{count}");
+    assert_eq!(engine.post("/models/unload", br#"{"model":"builtin"}"#).0, 200);
+    let (status, refusal) = engine.post("/v1/chat/completions/input_tokens", counted);
+    assert_eq!(
+        (status, refusal["error"]["type"].as_str()),
+        (503, Some("unavailable_error")),
+        "nothing is loaded"
+    );
+    assert_eq!(status_of("builtin").as_deref(), Some("unloaded"));
     let tokens = engine.post("/tokenize", br#"{"model":"builtin","content":"Hello world"}"#).1;
     assert!(tokens["tokens"].as_array().unwrap().len() >= 2, "{tokens}");
 }

@@ -72,6 +72,8 @@ pub(super) struct Decoder {
     /// Deltas with text.
     pieces: u32,
     max_pieces: u32,
+    /// No token was asked for: some give one all the same.
+    is_mute: bool,
     /// Bytes of text.
     bytes: usize,
     /// Malformed events since the last good one.
@@ -98,6 +100,7 @@ impl Decoder {
             usage: None,
             pieces: 0,
             max_pieces: MAX_PIECES.max(request.max_tokens.unwrap_or_default()),
+            is_mute: request.max_tokens == Some(0),
             bytes: 0,
             bad: 0,
             is_over: false,
@@ -260,7 +263,7 @@ impl Decoder {
     }
 
     fn say(&mut self, channel: Channel, text: String, out: &mut Vec<GenEvent>) {
-        if self.is_over {
+        if self.is_over || self.is_mute {
             return;
         }
         self.pieces += 1;
@@ -282,7 +285,12 @@ impl Decoder {
 
     /// Gives what the filter holds back. It came already and is not counted again.
     fn flush(&mut self, ending: Ending, out: &mut Vec<GenEvent>) {
-        self.think.finish(ending, |channel, text| out.push(GenEvent::Delta { channel, text }));
+        let is_mute = self.is_mute;
+        self.think.finish(ending, |channel, text| {
+            if !is_mute {
+                out.push(GenEvent::Delta { channel, text });
+            }
+        });
     }
 }
 

@@ -224,6 +224,7 @@ fn kind_of(status: u16, body: &ErrorBody, origin: Origin) -> GenErrorKind {
         404 if has("model") || (origin == Origin::Mlx && !matches!(words.as_str(), "" | "not found")) => {
             GenErrorKind::Model
         }
+        400 if has("model") && has("not found") => GenErrorKind::Model,
         400 if body.context.is_some() && body.prompt_tokens.is_some() => GenErrorKind::ContextFull,
         0 | 400 if TOO_LONG.into_iter().any(has) => GenErrorKind::ContextFull,
         0 | 500 if has("out of memory") || has("requires more system memory") => GenErrorKind::OutOfMemory,
@@ -340,6 +341,12 @@ mod tests {
                 r#"{"error":{"code":404,"message":"model 'x' not found","type":"not_found_error"}}"#,
                 K::Model,
                 "mac can't use large: model 'x' not found",
+            ),
+            (
+                400,
+                r#"{"error":{"code":400,"message":"model 'large' not found","type":"invalid_request_error"}}"#,
+                K::Model,
+                "mac can't use large: model 'large' not found",
             ),
             (
                 404,

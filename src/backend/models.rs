@@ -6,7 +6,7 @@ use super::dialect::Identity;
 use super::engine::{Engine, absolute_model, wall_ms};
 use super::fault::{self, ErrorBody, Origin};
 use super::http::{Http, HttpError, QUICK, Reach};
-use super::{Inner, LoadReason, LoadWish, lmstudio, ollama, swap};
+use super::{Inner, LoadReason, LoadWish, lmstudio, ollama, openai, swap};
 use crate::chat::{Change, GenError, GenErrorKind, ModelState};
 use crate::config::BackendKind;
 use serde_json::{Value, json};
@@ -70,6 +70,7 @@ async fn fetch(inner: &Inner, identity: &Identity) -> Result<Fetched, HttpError>
         BackendKind::Ollama => ollama::listing::fetch(http, &inner.known).await?,
         BackendKind::LmStudio => lmstudio::fetch(http).await?,
         BackendKind::LlamaSwap => swap::fetch(http).await?,
+        BackendKind::Mlx => return of_mlx(http).await,
         kind => {
             let list = http.get("/v1/models", QUICK).await?;
             let mut entries = entries(&list).ok_or_else(|| no_list(http, &list))?;
@@ -84,6 +85,27 @@ async fn fetch(inner: &Inner, identity: &Identity) -> Result<Fetched, HttpError>
         Some(entries) => Ok(Fetched { entries, is_like_its_kind: true }),
         None => Err(no_list(http, &json!({ "error": "a list that is none of its kind" }))),
     }
+}
+
+/// The list of `mlx_lm.server`, which is empty, or breaks off, where Hugging Face's cache has nothing for it: then there
+/// is the model it was started with.
+async fn of_mlx(http: &Http) -> Result<Fetched, HttpError> {
+    let look = http.look("/v1/models", QUICK).await?;
+    let list = look.json();
+    let is_like_its_kind = look.server.starts_with("basehttp") && is_like(BackendKind::Mlx, &list);
+    let entries = entries(&list).filter(|entries| !entries.is_empty());
+    let entries = match entries {
+        Some(entries) => entries,
+        None if is_like_its_kind && look.status == 200 => {
+            entries_of(&json!({ "data": [{ "id": openai::MLX_STARTED_WITH }] }))
+        }
+        None => return Err(no_list(http, &list)),
+    };
+    Ok(Fetched { entries, is_like_its_kind })
+}
+
+fn entries_of(list: &Value) -> Vec<Entry> {
+    entries(list).unwrap_or_default()
 }
 
 /// Whether a list looks as those of this kind do.
@@ -317,8 +339,15 @@ async fn load_and_wait(
             return match error.reach {
                 _ if is_loaded => Ok(model.to_owned()),
                 Reach::Answered { status: 404 | 405 | 501 } if error.error.kind != GenErrorKind::Model => {
+                    // A router says no more than 404 of a model it hasn't got.
+                    let is_router =
+                        raw_list(http).await.is_ok_and(|all| all.iter().any(|i| i.get("status").is_some()));
                     let kind = inner.known.identity().map_or(BackendKind::Openai, |identity| identity.kind);
-                    Err(HttpError { reach: error.reach, ..cant(http, kind, "load") })
+                    Err(if is_router && kind == BackendKind::LlamaServer {
+                        cant_load(http, model, &json!({ "error": "it has no model of that name" }))
+                    } else {
+                        HttpError { reach: error.reach, ..cant(http, kind, "load") }
+                    })
                 }
                 _ => Err(error),
             };

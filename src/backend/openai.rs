@@ -12,7 +12,7 @@ mod tests;
 /// Where it is spoken.
 pub(super) const CHAT: &str = "/v1/chat/completions";
 /// The name `mlx_lm.server` gives the model it was started with, which it lists by its folder.
-const MLX_STARTED_WITH: &str = "default_model";
+pub(super) const MLX_STARTED_WITH: &str = "default_model";
 
 /// The body of a chat request to a server of this kind.
 pub(super) fn chat_request(request: &GenRequest, kind: BackendKind) -> Value {
@@ -42,7 +42,9 @@ pub(super) fn chat_request(request: &GenRequest, kind: BackendKind) -> Value {
         body.insert("return_progress".to_owned(), json!(true));
         body.insert("cache_prompt".to_owned(), json!(true));
     }
-    if kind == BackendKind::Vllm && request.messages.last().is_some_and(|last| last.role == Role::Assistant) {
+    // llama-server goes on without being told, and repeats what it was given then.
+    let is_told = matches!(kind, BackendKind::LlamaServer | BackendKind::LlamaSwap | BackendKind::Vllm);
+    if is_told && request.messages.last().is_some_and(|last| last.role == Role::Assistant) {
         body.insert("continue_final_message".to_owned(), json!(true));
         body.insert("add_generation_prompt".to_owned(), json!(false));
     }

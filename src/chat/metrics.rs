@@ -181,3 +181,22 @@ impl Metrics {
         Some((self.headers_ms? - self.sent_ms?).max(0.0))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_few_new_tokens_have_no_speed() {
+        let speed = |prompt_n, prompt_ms| {
+            let server = Some(ServerTimings { prompt_n, prompt_ms, ..ServerTimings::default() });
+            Metrics { server, ..Metrics::default() }.prefill_tokens_per_s()
+        };
+        assert_eq!(speed(Some(63), Some(1.0)), None);
+        assert_eq!(speed(Some(64), Some(32.0)), Some(2000.0));
+        assert_eq!(
+            (speed(None, Some(32.0)), speed(Some(640), None), speed(Some(640), Some(0.0))),
+            (None, None, None)
+        );
+    }
+}

@@ -103,7 +103,7 @@ impl BackendKind {
                 ..PLAIN
             },
             Self::LlamaServer => Abilities {
-                continues: Continues::Yes,
+                continues: Continues::WhenTold,
                 warms: true,
                 progress: true,
                 counts: true,

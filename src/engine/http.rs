@@ -26,6 +26,7 @@ pub fn router(host: Host) -> Router {
     Router::new()
         .route("/v1/chat/completions", post(chat::completions))
         .route("/chat/completions", post(chat::completions))
+        .route("/v1/chat/completions/input_tokens", post(chat::input_tokens))
         .route("/v1/embeddings", post(embeddings::create))
         .route("/tokenize", post(chat::tokenize))
         .route("/apply-template", post(chat::apply_template))

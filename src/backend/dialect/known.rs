@@ -11,7 +11,10 @@ use serde_json::Value;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
+/// For which a server is not looked at again that is none of the known kinds.
+const GUESS: Duration = Duration::from_secs(60);
 /// Counted prompts that are remembered.
 const MAX_COUNTED: usize = 8;
 /// Descriptions of models that are remembered.
@@ -39,8 +42,8 @@ pub(in crate::backend) struct Known {
 #[derive(Debug, Default)]
 struct State {
     identity: Option<Identity>,
-    /// It is none of the known kinds: taken for one with OpenAI's routes until it is looked at again.
-    is_guess: bool,
+    /// It is none of the known kinds: taken for one with OpenAI's routes until it is looked at again. Since when.
+    guessed: Option<Instant>,
     /// Its lists look unlike its kind's, and that was looked into.
     is_odd: bool,
     models: HashMap<String, ModelFacts>,
@@ -88,7 +91,7 @@ impl Known {
     pub(in crate::backend) async fn find_now(&self, http: &Http) -> Result<Identity, HttpError> {
         let is_settled = |state: &State| {
             let is_ready = state.identity.as_ref().is_some_and(|known| known.readiness == Readiness::Ready);
-            is_ready && !state.is_guess
+            is_ready && state.guessed.is_none_or(|since| since.elapsed() < GUESS)
         };
         if !is_settled(&self.state()) {
             self.forget();
@@ -112,10 +115,11 @@ impl Known {
     async fn ask(&self, http: &Http) -> Result<Identity, HttpError> {
         let found = ladder::climb(http).await?;
         let is_guess = found.is_none();
+        let guessed = is_guess.then(Instant::now);
         let identity = found.unwrap_or(Identity::of(BackendKind::Openai));
         tracing::info!(backend = http.backend(), ?identity, is_guess, "a server was looked at");
         let mut state = self.state();
-        state.is_guess = is_guess;
+        state.guessed = guessed;
         state.identity = Some(identity.clone());
         Ok(identity)
     }

@@ -14,6 +14,8 @@ use std::time::Duration;
 
 /// For one look.
 const BUDGET: Duration = Duration::from_secs(2);
+/// For the first one: a host that can't be reached shows as that, not as a silent one.
+const FIRST: Duration = Duration::from_secs(5);
 /// Looks that may stay without an answer.
 const MAX_SILENCES: usize = 2;
 
@@ -50,7 +52,8 @@ pub(super) async fn climb(http: &Http) -> Result<Option<Identity>, HttpError> {
                 return Err(HttpError { error, reach: Reach::Answered { status: look.status } });
             }
         };
-        let look = match http.look(route, BUDGET).await {
+        let budget = if seen.is_empty() { FIRST } else { BUDGET };
+        let look = match http.look(route, budget).await {
             Ok(look) => Some(look),
             // A server that answered and now breaks off has no such route.
             Err(error) if is_passing(&error) && !seen.is_empty() => None,
@@ -128,7 +131,16 @@ fn judge(seen: &Seen) -> Next {
     }
     let look = look!("/v1/models");
     let json = look.json();
-    let Some(list) = json.get("data").and_then(Value::as_array) else {
+    let data = json.get("data").and_then(Value::as_array);
+    let owns = |list: &Vec<Value>| list.iter().any(|model| model.get("owned_by").is_some());
+    // It breaks off in the middle of its list where Hugging Face's cache does not exist.
+    if look.server.starts_with("basehttp") && !data.is_some_and(owns) {
+        let health = look!("/health").json();
+        if let Some("ok" | "unavailable") = health.get("status").and_then(Value::as_str) {
+            return Next::Is(Identity::of(BackendKind::Mlx));
+        }
+    }
+    let Some(list) = data else {
         let forbidden = seen.values().flatten().find(|look| look.status == 403);
         return forbidden.map_or(Next::Nothing, |look| Next::Key(look.clone()));
     };
@@ -150,12 +162,6 @@ fn judge(seen: &Seen) -> Next {
         let version = version(look!("/version"));
         if owner == "vllm" || version.is_some() {
             return Next::Is(Identity { version, ..Identity::of(BackendKind::Vllm) });
-        }
-    }
-    if look.server.starts_with("basehttp") && owner.is_empty() {
-        let health = look!("/health").json();
-        if let Some("ok" | "unavailable") = health.get("status").and_then(Value::as_str) {
-            return Next::Is(Identity::of(BackendKind::Mlx));
         }
     }
     Next::Is(Identity::of(BackendKind::Openai))
@@ -392,6 +398,10 @@ mod tests {
                 .with("/health", 200, &health)
         };
         assert_eq!(mlx("basehttp/0.6 python/3.11.7", json!({"status": "ok"})).kind(), Some(BackendKind::Mlx));
+        let broken =
+            Server::new("basehttp/0.6", (404, "Not Found")).with("/health", 200, &json!({"status": "ok"}));
+        let broken = broken.with("/v1/models", 200, &json!(""));
+        assert_eq!(broken.kind(), Some(BackendKind::Mlx), "its list broke off");
         assert_eq!(mlx("uvicorn", json!({"status": "ok"})).kind(), Some(BackendKind::Openai));
         assert_eq!(mlx("basehttp/0.6", json!({"health": 1})).kind(), Some(BackendKind::Openai));
     }

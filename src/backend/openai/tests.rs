@@ -145,13 +145,14 @@ fn mlx_is_told_what_others_choose_well() {
 }
 
 #[test]
-fn vllm_is_told_to_continue() {
+fn those_who_continue_are_told_to() {
     let mut begun = request();
     begun.messages.push(Message::new(Role::Assistant, "It is"));
     for kind in BackendKind::ALL {
         let body = chat_request(&begun, kind);
         let told = (body.get("continue_final_message").cloned(), body.get("add_generation_prompt").cloned());
-        let expected = (kind == BackendKind::Vllm).then_some((json!(true), json!(false)));
+        let is_told = matches!(kind, BackendKind::LlamaServer | BackendKind::LlamaSwap | BackendKind::Vllm);
+        let expected = is_told.then_some((json!(true), json!(false)));
         assert_eq!(told, expected.map_or((None, None), |(a, b)| (Some(a), Some(b))), "{kind:?}");
     }
     assert_eq!(chat_request(&request(), BackendKind::Vllm).get("continue_final_message"), None);
@@ -294,6 +295,18 @@ fn another_model_answers() {
     assert_eq!(of("qwen")[..3], [GenEvent::Note(note), answer("x"), answer("x")]);
     assert_eq!(of("org/small-2026-01-01")[..2], [answer("x"), answer("x")]);
     assert_eq!(of("")[..2], [answer("x"), answer("x")]);
+}
+
+/// llama-server gives one token where none was asked for.
+#[test]
+fn a_prefill_has_no_text() {
+    let (mut decoder, mut out) =
+        (Decoder::new("mac", Origin::Foreign, &GenRequest { max_tokens: Some(0), ..request() }), Vec::new());
+    for data in [HELLO, r#"{"choices":[{"delta":{"content":"<th"}}]}"#, STOP] {
+        decoder.event("", data, &mut out);
+    }
+    decoder.end(&StreamEnd::Closed, &mut out);
+    assert_eq!(out, [done(Finish::Stop)]);
 }
 
 #[test]

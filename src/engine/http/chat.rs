@@ -1,4 +1,4 @@
-//! `/v1/chat/completions`, `/tokenize`, `/apply-template`.
+//! `/v1/chat/completions`, the number of tokens of one, `/tokenize`, `/apply-template`.
 
 use super::super::count::TokenCounter;
 use super::super::draft::LONGEST;
@@ -434,4 +434,24 @@ pub(super) async fn apply_template(
     let (resident, _lease) = resident(&host, request.model.as_deref()).await?;
     let rendered = render(&resident, &request.messages, &request.render)?;
     Ok(axum::Json(json!({ "prompt": rendered.text })).into_response())
+}
+
+/// How many tokens a chat becomes, for a model that is resident: none is loaded for counting.
+pub(super) async fn input_tokens(
+    State(host): State<Host>,
+    bytes: Result<Bytes, BytesRejection>,
+) -> Result<Response, Failure> {
+    let request = TemplateRequest::parse(&json_body(&body(bytes)?)?).map_err(refused)?;
+    let (id, _) = resolve(&host, request.model.as_deref()).await?;
+    refuse_unless_chat(&host, &id).await?;
+    let ModelState::Loaded(resident) = host.state(&id) else {
+        let message = format!("`{id}` is not loaded, and is not for counting. Load it first");
+        return Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable_error", message));
+    };
+    let work = move || {
+        let rendered = render(&resident, &request.messages, &request.render)?;
+        Ok::<_, Failure>(prompt::tokenize(&resident.model, &rendered.segments).len())
+    };
+    let tokens = away(work).await??;
+    Ok(axum::Json(json!({ "object": "response.input_tokens", "input_tokens": tokens })).into_response())
 }
