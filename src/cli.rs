@@ -7,8 +7,8 @@ mod config;
 mod doctor;
 #[cfg(feature = "local")]
 mod engine;
-mod fence;
 mod estimate;
+mod fence;
 mod input;
 mod interface;
 mod models;

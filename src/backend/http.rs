@@ -279,7 +279,7 @@ impl Http {
 
     /// Why the engine at the far end of an SSH tunnel ended, when it just did.
     pub(super) async fn far_death(&self) -> Option<GenError> {
-        let is_engine = self.kind() == Some(BackendKind::Duet);
+        let is_engine = self.family.load(Ordering::Relaxed) == Family::Engine as u8;
         self.tunnel_of().filter(|_| is_engine)?.death().await
     }
 
