@@ -33,6 +33,7 @@ pub mod story;
 mod target;
 pub mod turn;
 mod update;
+pub mod warm;
 pub mod why;
 
 pub use diff::{DiffLine, code_diffs};

@@ -151,6 +151,8 @@ pub struct Marks {
     pub is_private: bool,
     /// What is sent to it can be read by others on the way.
     pub is_plain: bool,
+    /// It is on this machine.
+    pub is_here: bool,
 }
 
 /// News of the engine process, for those who stay connected.
@@ -184,7 +186,7 @@ impl Backend {
     pub fn engine(paths: &Paths, config_file: Option<&Path>, program: Option<&Path>) -> Result<Self, String> {
         let engine = Engine::new(paths, config_file, program);
         let http = Http::unix(LOCAL, &engine.socket())?;
-        let marks = Marks { is_private: true, ..Marks::default() };
+        let marks = Marks { is_private: true, is_here: true, ..Marks::default() };
         let inner = Inner {
             name: LOCAL.to_owned(),
             default_model: Some(BUILTIN.to_owned()),
@@ -266,6 +268,7 @@ impl Backend {
                 is_metered: config.metered,
                 is_private: config.private,
                 is_plain,
+                is_here: config.ssh.is_none() && address.is_here(),
             },
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -335,6 +338,15 @@ impl Backend {
             None => Ok(kind.abilities().continues),
             Some(why) => Err(format!("{} is {}: {why}", self.name(), kind.words())),
         }
+    }
+
+    /// Whether it may be got ready for a question that may come: it prefills without answering, and it is on this machine, or an
+    /// engine of ours on a way that is private and costs nothing.
+    #[must_use]
+    pub fn warms(&self) -> bool {
+        let marks = self.marks();
+        let is_ours = self.kind() == Some(BackendKind::Duet) && !marks.is_plain && !marks.is_metered;
+        self.abilities().warms && (is_ours || marks.is_here)
     }
 
     /// What its configuration says of it for those who choose.

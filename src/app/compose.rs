@@ -26,6 +26,7 @@ impl Step<'_> {
         let mut items: Vec<_> = items.into_iter().map(|(name, spec)| item(name, spec)).collect();
         items.extend(self.aliases_like(self.model.composer.buffer.text()));
         self.model.composer.completion = (!items.is_empty()).then_some(Completion { items, selected: 0 });
+        self.typed();
     }
 
     /// Moves the cursor; the popup stays.

@@ -16,6 +16,15 @@ pub enum Effect {
         /// What to generate.
         request: Box<GenRequest>,
     },
+    /// Get a backend ready for a question that may come; ends what was begun before. Answered by [`super::Msg::Warmed`].
+    Warm {
+        /// The backend's name.
+        backend: String,
+        /// The conversation with the draft, for zero tokens.
+        request: Box<GenRequest>,
+    },
+    /// End getting ready.
+    StopWarming,
     /// Stop a generation: its connection is closed, no more events come.
     Cancel(GenKey),
     /// Give the store something.
@@ -109,6 +118,8 @@ pub enum TimerId {
     Tick,
     /// Keys after a paste are text until then.
     PasteTail,
+    /// The person has paused in typing.
+    Warm,
     /// A time on the residency board is another one now.
     Board,
     /// A machine that is waited for is looked for again.

@@ -101,7 +101,9 @@ pub fn facts(known: &Known<'_>) -> Facts {
                 speeds: learn::speeds(&known.routing.speeds, &view.name, &card.id, prompt.unwrap_or(0)),
                 // Without the model, only an engine of ours still has something, on disk.
                 cached_tokens: if view.is_engine || card.state != ModelState::Unloaded {
-                    cached(known, &view.name, &card.id, &parts)
+                    let warmed =
+                        known.routing.warm.tokens(&view.name, &card.id, known.session, known.turns.len());
+                    cached(known, &view.name, &card.id, &parts).max(warmed.unwrap_or(0))
                 } else {
                     0
                 },

@@ -302,6 +302,7 @@ impl Step<'_> {
             stop: Vec::new(),
             schema: None,
             session: (!model.session.saving.is_off()).then(|| model.session.id.to_string()),
+            is_ahead: false,
         };
         let codes: usize = earlier.iter().map(Turn::code_count).sum();
         let beside = turn.into_iter().flat_map(|turn| &turn.lanes).take_while(|lane| lane.id != key.lane);
@@ -351,6 +352,7 @@ impl Step<'_> {
     }
 
     pub(super) fn start(&mut self, key: GenKey, backend: String, request: GenRequest) {
+        self.stop_warming();
         self.effect(Effect::Generate { key, backend, request: Box::new(request) });
         self.effect(Effect::Timer { id: TimerId::Tick, after: TICK });
         self.follow();

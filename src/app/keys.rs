@@ -213,6 +213,7 @@ impl Step<'_> {
             let s = if pasted.dropped == 1 { "" } else { "s" };
             self.warn(&format!("{} control character{s} removed from the paste", pasted.dropped));
         }
+        self.typed();
     }
 
     /// The tail of a paste is over.

@@ -371,6 +371,8 @@ pub struct BackendSetup {
     pub is_noisy: bool,
     /// Whether fenced files may go there.
     pub is_private: bool,
+    /// Whether it is on this machine.
+    pub is_here: bool,
 }
 
 impl From<&BackendConfig> for BackendSetup {
@@ -381,6 +383,7 @@ impl From<&BackendConfig> for BackendSetup {
             memory: config.memory.map(|size| size.0),
             is_noisy: config.noisy,
             is_private: config.private,
+            is_here: config.ssh.is_none() && config.check().is_ok_and(|address| address.is_here()),
         }
     }
 }

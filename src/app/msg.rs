@@ -29,6 +29,13 @@ pub enum Msg {
         /// When it arrived (monotonic, since the program started): earlier than `ctx.now` under load.
         at: Duration,
     },
+    /// What is got ready said something.
+    Warmed {
+        /// The backend's name.
+        backend: String,
+        /// What.
+        event: GenEvent,
+    },
     /// The request of an attempt left for the server.
     Sent {
         /// Which attempt.

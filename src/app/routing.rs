@@ -1,5 +1,6 @@
 //! What routing remembers beside the fleet: rules, measured speeds, what was sent where, and what is half done.
 
+use super::warm::Warm;
 use crate::chat::record::SpeedRecord;
 use crate::chat::{GenKey, LaneId, SessionId, TurnId};
 use crate::config::{AliasConfig, RouteConfig};
@@ -27,6 +28,8 @@ pub struct Routing {
     pub offer: Option<Offer>,
     /// A turn that waits until its machine is back.
     pub wait: Option<Wait>,
+    /// What is got ready while the person types.
+    pub warm: Warm,
 }
 
 /// How things stand around this machine, as last looked at.

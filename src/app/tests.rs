@@ -12,6 +12,7 @@ mod resume;
 mod routing;
 mod scroll;
 mod turns;
+mod warm;
 
 use super::model::{BackendView, Level, Notice, Prefs, PromptView, Saving};
 use super::routing::Routing;
@@ -291,6 +292,7 @@ fn generate(key: GenKey, messages: Vec<Message>) -> Effect {
             stop: Vec::new(),
             schema: None,
             session: Some(session().to_string()),
+            is_ahead: false,
         }),
     }
 }

@@ -16,6 +16,7 @@ pub fn update(model: &mut Model, msg: Msg, ctx: &Ctx<'_>) -> Vec<Effect> {
         Msg::Paste(text) => step.paste(&text),
         Msg::Resize { cols, rows } => step.model.size = (cols, rows),
         Msg::Gen { key, event, at } => step.generation(key, event, at),
+        Msg::Warmed { backend, event } => step.warmed(&backend, &event),
         Msg::Sent { key, at } => step.sent(key, at),
         Msg::Painted { key, at } => step.painted(key, at),
         Msg::Engine(news) => step.engine(news),
@@ -40,6 +41,7 @@ pub fn update(model: &mut Model, msg: Msg, ctx: &Ctx<'_>) -> Vec<Effect> {
         Msg::Timer(TimerId::Tick) => step.tick(),
         Msg::Timer(TimerId::PasteTail) => step.paste_over(),
         Msg::Timer(TimerId::Board) => step.board_due(),
+        Msg::Timer(TimerId::Warm) => step.paused(),
         Msg::Timer(TimerId::Wait) => step.look_for_it(),
         Msg::Terminate => step.leave(),
     }

@@ -404,6 +404,7 @@ mod tests {
             stop: Vec::new(),
             schema: None,
             session: None,
+            is_ahead: false,
         }
     }
 

@@ -51,6 +51,9 @@ pub(super) fn chat_request(request: &GenRequest, kind: BackendKind) -> Value {
     if let (BackendKind::Duet, Some(session)) = (kind, &request.session) {
         body.insert("duet_session".to_owned(), json!(session));
     }
+    if kind == BackendKind::Duet && request.is_ahead {
+        body.insert("duet_ahead".to_owned(), json!(true));
+    }
     Value::Object(body)
 }
 

@@ -277,6 +277,7 @@ fn request(
         stop: Vec::new(),
         schema: question.schema.clone(),
         session: session.map(ToString::to_string),
+        is_ahead: false,
     }
 }
 

@@ -5,6 +5,7 @@ use crate::app::facts::{self, Known};
 use crate::app::model::{BackendSetup, BackendView};
 use crate::app::routing::{Around, Routing};
 use crate::app::turn::Turn;
+use crate::app::warm::Warm;
 use crate::app::{learn, restored_turns};
 use crate::backend::{BUILTIN, Backend, Backends};
 use crate::chat::record::TurnRecord;
@@ -123,6 +124,7 @@ pub(super) fn routing(config: &Config, paths: &Paths) -> Routing {
         rules: config.route.clone(),
         around: Around { on_battery, utc_offset_s, looked_at: None },
         speeds,
+        warm: Warm { rules: Some(config.warm.clone()), last: None },
         ..Routing::default()
     }
 }

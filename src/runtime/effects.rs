@@ -112,6 +112,8 @@ pub(super) struct Runner {
     colours: Colours,
     last_words: Arc<LastWords>,
     generations: HashMap<GenKey, Task>,
+    /// What gets a backend ready.
+    warming: Option<Task>,
     /// Loads that are waited for, by backend and model.
     loads: HashMap<(String, String), Task>,
     watches: HashMap<String, Task>,
@@ -133,6 +135,7 @@ impl Runner {
             colours: means.colours,
             last_words: means.last_words,
             generations: HashMap::new(),
+            warming: None,
             loads: HashMap::new(),
             watches: HashMap::new(),
             others: JoinSet::new(),
@@ -155,6 +158,7 @@ impl Runner {
     /// Ends every task.
     pub(super) fn stop(&mut self) {
         self.generations.clear();
+        self.warming = None;
         self.loads.clear();
         self.watches.clear();
         self.others.abort_all();
@@ -258,6 +262,24 @@ impl Runner {
         self.generations.insert(key, start(work));
     }
 
+    /// Gets a backend ready. What went before is dropped first, which ends it there.
+    fn warm(&mut self, backend: &str, request: crate::chat::GenRequest) {
+        self.warming = None;
+        let Some(backend) = self.backends.get(backend).filter(|backend| backend.warms()).cloned() else {
+            return;
+        };
+        let news = self.news.clone();
+        self.warming = Some(start(async move {
+            let name = backend.name().to_owned();
+            let mut events = backend.generate(request);
+            while let Some(event) = events.next().await {
+                if news.send(Msg::Warmed { backend: name.clone(), event }.into()).await.is_err() {
+                    return;
+                }
+            }
+        }));
+    }
+
     fn copy(&mut self, text: String, what: &CopyWhat) {
         let what = match what {
             CopyWhat::Answer => "answer".to_owned(),
@@ -302,6 +324,8 @@ impl Run for Runner {
     fn run(&mut self, effect: Effect) {
         match effect {
             Effect::Generate { key, backend, request } => self.generate(key, &backend, *request),
+            Effect::Warm { backend, request } => self.warm(&backend, *request),
+            Effect::StopWarming => self.warming = None,
             Effect::Cancel(key) => drop(self.generations.remove(&key)),
             Effect::Store(job) => self.store.send(job),
             Effect::ListModels { backend } => {

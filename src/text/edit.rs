@@ -97,6 +97,12 @@ impl EditBuffer {
         self.expand(&self.text)
     }
 
+    /// Whether something long was pasted into it, which stands there as a chip.
+    #[must_use]
+    pub fn has_pastes(&self) -> bool {
+        self.text.chars().any(|c| paste::chip_index(c).is_some())
+    }
+
     /// Characters of the whole text, those of chips included.
     #[must_use]
     pub fn expanded_chars(&self) -> usize {

@@ -143,6 +143,9 @@ pub(super) fn marks(model: &Model, decision: Option<&Decision>) -> Vec<(&'static
             _ if view.trouble.is_some() => return Some(("✕", label, Role::Bad)),
             _ => {}
         }
+        if let Some((what, share)) = model.routing.warm.under_way(&view.name) {
+            return Some(("◐", format!("{label} {what} {}", format::percent(f64::from(share))), role));
+        }
         let card = card?;
         Some(match &card.state {
             ModelState::Failed { .. } => ("▲", label, Role::Bad),

@@ -49,6 +49,7 @@ pub(crate) fn request(model: &str, question: &str) -> GenRequest {
         stop: Vec::new(),
         schema: None,
         session: None,
+        is_ahead: false,
     }
 }
 

@@ -133,6 +133,7 @@ fn act() -> impl Strategy<Value = Act> {
         Msg::Sessions { result: Ok(vec![]) },
         Msg::Machine { backend: "local".to_owned(), machine: Some(crate::chat::Machine::default()) },
         Msg::Timer(TimerId::Board),
+        Msg::Timer(TimerId::Warm),
         Msg::Timer(TimerId::Wait),
         Msg::Probed { backend: "mac".to_owned(), result: Ok(Duration::from_millis(3)) },
         Msg::Probed { backend: "mac".to_owned(), result: Err(GenErrorKind::Unreachable) },

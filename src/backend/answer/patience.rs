@@ -65,6 +65,7 @@ mod tests {
             stop: Vec::new(),
             schema: None,
             session: None,
+            is_ahead: false,
         };
         let first = |bytes: Option<u64>, is_resident: bool, text: usize| {
             let facts = ModelFacts { bytes, is_resident };

@@ -44,6 +44,7 @@ async fn silence_ends_an_answer_and_hangs_up() {
             stop: Vec::new(),
             schema: None,
             session: None,
+            is_ahead: false,
         };
         let events: Vec<GenEvent> = stream(Arc::new(inner), request).collect().await;
         let has_text =

@@ -218,6 +218,7 @@ mod tests {
             stop: Vec::new(),
             schema: None,
             session: None,
+            is_ahead: false,
         };
         assert_eq!(known.count(&request("0")), None);
         for n in 0..10 {

@@ -16,6 +16,7 @@ fn request() -> GenRequest {
         stop: Vec::new(),
         schema: None,
         session: None,
+        is_ahead: false,
     }
 }
 

@@ -356,6 +356,7 @@ async fn the_first_painting_is_told_once_and_only_for_text_in_view() {
                 stop: Vec::new(),
                 schema: None,
                 session: None,
+                is_ahead: false,
             };
             vec![Effect::Generate { key: KEY, backend: "b".to_owned(), request: Box::new(request) }]
         }
