@@ -168,12 +168,19 @@ fn lacks(error: &clap::Error) -> Option<AppError> {
         return Some(AppError::new(Exit::Usage, format!("{first} is missing")).hint(help));
     };
     let what = what.to_lowercase();
-    let article = if what.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
+    let thing = if what == "url" {
+        "a URL".to_owned()
+    } else {
+        let article = if what.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
+        format!("{article} {what}")
+    };
     let hint = match before {
-        [_, list @ ("models" | "sessions" | "backends")] => format!("`tui {list}` shows those there are"),
+        [_, list @ ("models" | "sessions" | "backends")] if !matches!(*last, "add" | "pair") => {
+            format!("`tui {list}` shows those there are")
+        }
         _ => help,
     };
-    Some(AppError::new(Exit::Usage, format!("{last} needs {article} {what}")).hint(hint))
+    Some(AppError::new(Exit::Usage, format!("{last} needs {thing}")).hint(hint))
 }
 
 /// What our own readers of values say, after the flag's name: they give whole sentences.
