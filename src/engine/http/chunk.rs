@@ -12,31 +12,20 @@ pub(super) struct Envelope {
     id: String,
     created: u64,
     model: String,
+    /// A chunk with text up to that text: it is the same in all of them.
+    before_text: Vec<u8>,
 }
 
 const CHUNK: &str = "chat.completion.chunk";
 const FINGERPRINT: &str = concat!("duet-", env!("CARGO_PKG_VERSION"));
 
 #[derive(Serialize)]
-struct TextChunk<'a> {
+struct Common<'a> {
     id: &'a str,
     object: &'a str,
     created: u64,
     model: &'a str,
     system_fingerprint: &'a str,
-    choices: [TextChoice<'a>; 1],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    duet: Option<Tokens>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    timings: Option<Value>,
-}
-
-#[derive(Serialize)]
-struct TextChoice<'a> {
-    index: u32,
-    delta: TextDelta<'a>,
-    /// None yet.
-    finish_reason: (),
 }
 
 #[derive(Serialize)]
@@ -55,7 +44,13 @@ struct Tokens {
 impl Envelope {
     pub(super) fn new(model: &str, number: u64) -> Self {
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-        Self { id: format!("chatcmpl-{created:x}-{number:x}"), created, model: model.to_owned() }
+        let id = format!("chatcmpl-{created:x}-{number:x}");
+        let common = Common { id: &id, object: CHUNK, created, model, system_fingerprint: FINGERPRINT };
+        // Strings and numbers always have a form in JSON; one without its last brace.
+        let mut before_text = serde_json::to_vec(&common).unwrap_or_default();
+        before_text.pop();
+        before_text.extend_from_slice(br#","choices":[{"index":0,"delta":"#);
+        Self { id, created, model: model.to_owned(), before_text }
     }
 
     fn wrap(&self, object: &str, fields: Value) -> Value {
@@ -82,8 +77,8 @@ impl Envelope {
         self.delta(json!({"role": "assistant", "content": null}))
     }
 
-    /// Writes an event with a piece of text; `tokens` and `timings` so far where the request asks for them. There is
-    /// one for each token, so no tree of values is built for it.
+    /// Writes an event with a piece of text; `tokens` and `timings` so far where the request asks for them. There may be
+    /// one for each token, so what is the same in all of them is written once.
     pub(super) fn write_text(
         &self,
         out: &mut Vec<u8>,
@@ -95,24 +90,19 @@ impl Envelope {
             Channel::Answer => (Some(text), None),
             Channel::Thinking => (None, Some(text)),
         };
-        let chunk = TextChunk {
-            id: &self.id,
-            object: CHUNK,
-            created: self.created,
-            model: &self.model,
-            system_fingerprint: FINGERPRINT,
-            choices: [TextChoice {
-                index: 0,
-                delta: TextDelta { content, reasoning_content },
-                finish_reason: (),
-            }],
-            duet: tokens.map(|tokens| Tokens { tokens }),
-            timings,
-        };
         out.extend_from_slice(b"data: ");
-        // Strings and numbers always have a form in JSON.
-        let _ = serde_json::to_writer(&mut *out, &chunk);
-        out.extend_from_slice(b"\n\n");
+        out.extend_from_slice(&self.before_text);
+        put(out, &TextDelta { content, reasoning_content });
+        out.extend_from_slice(br#","finish_reason":null}]"#);
+        if let Some(tokens) = tokens {
+            out.extend_from_slice(br#","duet":"#);
+            put(out, &Tokens { tokens });
+        }
+        if let Some(timings) = timings {
+            out.extend_from_slice(br#","timings":"#);
+            put(out, &timings);
+        }
+        out.extend_from_slice(b"}\n\n");
     }
 
     fn delta(&self, delta: impl Into<Value>) -> Value {
@@ -194,6 +184,11 @@ pub(super) fn usage(t: &JobTimings) -> Value {
         "total_tokens": prompt + t.predicted_n,
         "prompt_tokens_details": {"cached_tokens": t.cache_n},
     })
+}
+
+/// What always has a form in JSON, in it.
+fn put(out: &mut Vec<u8>, value: &impl Serialize) {
+    let _ = serde_json::to_writer(out, value);
 }
 
 /// One event of a stream.
