@@ -11,7 +11,6 @@ mod elsewhere;
 pub mod facts;
 mod fleet;
 mod generate;
-pub mod health;
 mod history;
 mod keys;
 pub mod learn;

@@ -118,6 +118,7 @@ pub fn facts(known: &Known<'_>) -> Facts {
             models: models.collect(),
             health: view.circuit.health(known.now),
             rtt_ms: view.rtt_ms,
+            wake_ms: view.wake_ms,
             queue_ms: queue_ms(known, &view.name),
             failed_s: view.circuit.failed_s(known.now),
             hardware: view.setup.hardware.clone(),

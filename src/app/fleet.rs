@@ -7,6 +7,7 @@ use super::notice::one_line;
 use super::turn::Phase;
 use super::update::Step;
 use crate::chat::{GenErrorKind, Listing, ModelCard, ModelState, Sampling};
+use crate::config::BackendKind;
 use crate::router::Decision;
 use crate::text::{shown, shown_line};
 use std::time::Duration;
@@ -67,6 +68,20 @@ impl Step<'_> {
         self.refresh_board(name);
     }
 
+    /// What a backend has shown to be.
+    pub(super) fn met(
+        &mut self,
+        name: &str,
+        kind: Option<BackendKind>,
+        rtt_ms: Option<f64>,
+        wake_ms: Option<f64>,
+    ) {
+        let Some(backend) = self.model.fleet.backends.iter_mut().find(|b| b.name == name) else { return };
+        backend.setup.kind = kind.or(backend.setup.kind);
+        backend.rtt_ms = rtt_ms.or(backend.rtt_ms);
+        backend.wake_ms = wake_ms.or(backend.wake_ms);
+    }
+
     /// A backend was asked for something small: it answered, or it did not.
     pub(super) fn probed(&mut self, name: &str, result: Result<Duration, GenErrorKind>) {
         let now = self.ctx.now;
@@ -74,8 +89,8 @@ impl Step<'_> {
         match result {
             Ok(took) => {
                 backend.circuit.connected();
-                let took = took.as_secs_f64() * 1000.0;
-                backend.rtt_ms = Some(backend.rtt_ms.map_or(took, |before| before + (took - before) * 0.3));
+                // A list takes longer than a round trip: it stands in only until that was measured.
+                backend.rtt_ms.get_or_insert(took.as_secs_f64() * 1000.0);
                 self.is_back(name);
             }
             // A list that is refused, or nonsense, says nothing about answers.

@@ -9,17 +9,9 @@ use super::turn::{Attempt, Turn};
 use super::update::Step;
 use crate::chat::record::{OutcomeRecord, SpeedRecord, StoreJob};
 use crate::chat::{GenKey, Metrics, SessionId};
-use crate::router::{Decision, Speed, Speeds};
+use crate::router::speeds::{Before, Bucket, Learnt, Smooth};
+use crate::router::{Decision, Speeds};
 
-/// Upper ends of the contexts whose speeds are kept apart, in tokens.
-const BUCKETS: [u32; 3] = [2048, 8192, 32_768];
-/// How much a new measurement counts at least: half of it is forgotten after eight.
-const LEAST_WEIGHT: f64 = 0.083;
-/// Measurements until a single one can't move a speed to more than twice or less than half.
-const SETTLED: u32 = 3;
-/// New tokens a prefill needs, and tokens an answer needs, to say something about speed.
-const PREFILL_TOKENS: u32 = 32;
-const DECODE_TOKENS: u32 = 8;
 /// A load shorter than this was none.
 const LOAD_MS: f64 = 1.0;
 /// Models whose last conversation is remembered.
@@ -28,26 +20,26 @@ const REMEMBERED: usize = 64;
 const LOST_TOKENS: u32 = 64;
 const LOST_SHARE: f64 = 0.7;
 
-/// Which contexts this many tokens belong to.
-#[must_use]
-pub fn bucket(tokens: u32) -> u8 {
-    BUCKETS.iter().zip(0..).find(|(end, _)| tokens <= **end).map_or(3, |(_, at)| at)
-}
-
 /// Measured speeds for a context this long, or else for the nearest one.
 #[must_use]
 pub fn speeds(rows: &[SpeedRecord], backend: &str, model: &str, tokens: u32) -> Speeds {
-    let wanted = bucket(tokens);
-    let speed = |of: fn(&SpeedRecord) -> Option<f64>, samples: fn(&SpeedRecord) -> u32| {
-        let known =
-            rows.iter().filter(|row| row.backend == backend && row.model == model && of(row).is_some());
-        let nearest = known.min_by_key(|row| row.bucket.abs_diff(wanted))?;
-        Some(Speed { tokens_per_s: of(nearest)?, samples: samples(nearest) })
+    learnt(rows, backend, model).speeds(tokens)
+}
+
+/// What is known of one model on one machine.
+fn learnt(rows: &[SpeedRecord], backend: &str, model: &str) -> Learnt {
+    let mut all = Learnt::default();
+    let smooth = |value: Option<f64>, samples: u32| {
+        value.map_or_else(Smooth::default, |value| Smooth { value, samples: samples.max(1) })
     };
-    Speeds {
-        prefill: speed(|row| row.prefill, |row| row.prefill_samples),
-        decode: speed(|row| row.decode, |row| row.decode_samples),
+    for row in rows.iter().filter(|row| row.backend == backend && row.model == model) {
+        let at = usize::from(row.bucket);
+        if let (Some(prefill), Some(decode)) = (all.prefill.get_mut(at), all.decode.get_mut(at)) {
+            *prefill = smooth(row.prefill, row.prefill_samples);
+            *decode = smooth(row.decode, row.decode_samples);
+        }
     }
+    all
 }
 
 /// How long a load took when last measured.
@@ -57,54 +49,57 @@ pub fn load_ms(rows: &[SpeedRecord], backend: &str, model: &str) -> Option<f64> 
     known.filter(|row| row.load_ms.is_some()).max_by_key(|row| row.updated_ms)?.load_ms
 }
 
-/// Takes what was measured into the speeds; the row that changed, if anything was.
+/// Takes what was measured into the speeds. The rows that changed.
 pub fn measured(
     rows: &mut Vec<SpeedRecord>,
     decision: &Decision,
     metrics: &Metrics,
+    before: Before,
     now_ms: i64,
-) -> Option<SpeedRecord> {
-    let server = metrics.server.unwrap_or_default();
-    let prefill = metrics.prefill_tokens_per_s().filter(|_| server.prompt_n >= Some(PREFILL_TOKENS));
-    let output = metrics.usage.output_tokens.or(server.predicted_n);
-    let decode = metrics.decode_tokens_per_s().filter(|_| output >= Some(DECODE_TOKENS));
-    let load = server.load_ms.filter(|ms| *ms > LOAD_MS);
-    if prefill.is_none() && decode.is_none() && load.is_none() {
-        return None;
-    }
-    let bucket = bucket(prompt_tokens(metrics).unwrap_or(0));
-    let is_row = |row: &SpeedRecord| {
-        row.backend == decision.backend && row.model == decision.model && row.bucket == bucket
-    };
-    let at = rows.iter().position(is_row).unwrap_or_else(|| {
-        rows.push(SpeedRecord {
-            backend: decision.backend.clone(),
-            model: decision.model.clone(),
-            bucket,
-            ..SpeedRecord::default()
+) -> Vec<SpeedRecord> {
+    let news = learnt(rows, &decision.backend, &decision.model).observe(metrics, before);
+    let load = news.load_ms.map(|_| Bucket::of(prompt_tokens(metrics).unwrap_or(0)));
+    let mut buckets: Vec<Bucket> =
+        [news.prefill.map(|(at, _)| at), news.decode.map(|(at, _)| at), load].into_iter().flatten().collect();
+    buckets.sort_unstable();
+    buckets.dedup();
+    let mut changed = Vec::new();
+    for bucket in buckets {
+        let number = bucket.number();
+        let is_row = |row: &SpeedRecord| {
+            row.backend == decision.backend && row.model == decision.model && row.bucket == number
+        };
+        let at = rows.iter().position(is_row).unwrap_or_else(|| {
+            rows.push(SpeedRecord {
+                backend: decision.backend.clone(),
+                model: decision.model.clone(),
+                bucket: number,
+                ..SpeedRecord::default()
+            });
+            rows.len() - 1
         });
-        rows.len() - 1
-    });
-    let row = rows.get_mut(at)?;
-    if let Some(new) = prefill {
-        row.prefill = Some(smooth(row.prefill, row.prefill_samples, new));
-        row.prefill_samples = row.prefill_samples.saturating_add(1);
+        let Some(row) = rows.get_mut(at) else { continue };
+        if let Some((_, speed)) = news.prefill.filter(|(of, _)| *of == bucket) {
+            (row.prefill, row.prefill_samples) = (Some(speed.value), speed.samples);
+        }
+        if let Some((_, speed)) = news.decode.filter(|(of, _)| *of == bucket) {
+            (row.decode, row.decode_samples) = (Some(speed.value), speed.samples);
+        }
+        if load == Some(bucket) {
+            row.load_ms = metrics.server.and_then(|server| server.load_ms);
+        }
+        row.updated_ms = now_ms;
+        changed.push(row.clone());
     }
-    if let Some(new) = decode {
-        row.decode = Some(smooth(row.decode, row.decode_samples, new));
-        row.decode_samples = row.decode_samples.saturating_add(1);
-    }
-    row.load_ms = load.or(row.load_ms);
-    row.updated_ms = now_ms;
-    Some(row.clone())
+    changed
 }
 
-/// A speed with one more measurement in it.
-fn smooth(before: Option<f64>, samples: u32, new: f64) -> f64 {
-    let Some(before) = before else { return new };
-    let new = if samples >= SETTLED { new.clamp(before / 2.0, before * 2.0) } else { new };
-    let weight = (1.0 / (f64::from(samples) + 1.0)).max(LEAST_WEIGHT);
-    before + (new - before) * weight
+/// Whether the first token of an answer waited for its prefill alone: then the client's clock tells its speed where the
+/// server does not.
+#[must_use]
+pub const fn before(hope: &Hope) -> Before {
+    // It has answered in this conversation, so it was resident.
+    if hope.whole > 0 { Before::Prefill } else { Before::Other }
 }
 
 /// How a complete answer went, against how it was predicted to go.
@@ -115,7 +110,7 @@ pub fn outcome(
     metrics: &Metrics,
     ended_ms: i64,
 ) -> OutcomeRecord {
-    let others = decision.rejected.iter().filter_map(|other| {
+    let others = decision.rejected.iter().filter(|other| other.could_answer).filter_map(|other| {
         Some((other.backend.as_str(), other.model.as_deref().unwrap_or_default(), other.predicted?))
     });
     let others = serde_json::to_string(&others.collect::<Vec<_>>()).unwrap_or_default();
@@ -287,8 +282,8 @@ impl Step<'_> {
         let now_ms = self.ctx.wall_ms;
         let Some(attempt) = self.attempt(key) else { return };
         let (decision, metrics) = (attempt.decision.clone(), attempt.metrics);
-        let quantisation = attempt.quantisation.clone();
-        if let Some(row) = measured(&mut self.model.routing.speeds, &decision, &metrics, now_ms) {
+        let (quantisation, before) = (attempt.quantisation.clone(), before(&attempt.hope));
+        for row in measured(&mut self.model.routing.speeds, &decision, &metrics, before, now_ms) {
             self.store(StoreJob::KeepSpeed(Box::new(row)));
         }
         let outcome = outcome(&decision, quantisation.as_deref(), &metrics, now_ms);

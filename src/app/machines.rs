@@ -1,7 +1,6 @@
 //! The list of machines: how each is, and its keys.
 
 use super::effect::Effect;
-use super::health;
 use super::keys::Armed;
 use super::model::{BackendView, EngineView, Model, Overlay};
 use super::update::Step;
@@ -39,7 +38,7 @@ pub fn machines(model: &Model) -> Vec<MachineRow> {
 
 fn row(model: &Model, backend: &BackendView) -> MachineRow {
     let health = backend.circuit.health(model.now);
-    let (mut state, mut step) = health::say(&backend.name, &health);
+    let (mut state, mut step) = health.say(&backend.name);
     let mut mark = match health {
         crate::router::Health::Unknown => "",
         crate::router::Health::Ready | crate::router::Health::Busy => "●",

@@ -1,6 +1,5 @@
 //! All state of the interface, in groups. No behaviour, no channels, handles, clocks or colours.
 
-use super::health::Circuit;
 use super::routing::Routing;
 use super::turn::Turn;
 use crate::chat::{Change, GenKey, Machine, ModelCard, Residency, Sampling, SessionId, TurnId};
@@ -8,6 +7,7 @@ use crate::command::Command;
 use crate::config::{BackendConfig, BackendKind};
 use crate::keymap::Chord;
 use crate::router::Target;
+use crate::router::health::Circuit;
 use crate::text::{EditBuffer, Shown};
 use std::time::Duration;
 
@@ -356,6 +356,8 @@ pub struct BackendView {
     pub looked_for: Option<Duration>,
     /// Time until it answers something small, in milliseconds, smoothed.
     pub rtt_ms: Option<f64>,
+    /// Time it takes to wake up, in milliseconds, where that was seen.
+    pub wake_ms: Option<f64>,
 }
 
 /// What the configuration says of a backend, as far as routing needs it.

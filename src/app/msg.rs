@@ -3,6 +3,7 @@
 use super::effect::TimerId;
 use crate::chat::record::{OutcomeRecord, SessionRecord, TurnRecord};
 use crate::chat::{Change, GenErrorKind, GenEvent, GenKey, Listing, Machine, SessionId};
+use crate::config::BackendKind;
 use crate::keymap::Chord;
 use std::time::Duration;
 
@@ -58,6 +59,17 @@ pub enum Msg {
         backend: String,
         /// Them, or why they could not be had (one line).
         result: Result<Listing, String>,
+    },
+    /// What a backend has shown to be.
+    Met {
+        /// The backend's name.
+        backend: String,
+        /// What kind of server it is, where that is known.
+        kind: Option<BackendKind>,
+        /// Time for a round trip in milliseconds, smoothed.
+        rtt_ms: Option<f64>,
+        /// Time it takes to wake up, in milliseconds, where that was seen.
+        wake_ms: Option<f64>,
     },
     /// A backend was asked for something small.
     Probed {

@@ -1,12 +1,12 @@
 //! What the log of outcomes says: how fast models are on their machines, by day and by length of context, and how
 //! well that was predicted.
 
-use super::learn::bucket;
 use super::model::{SheetKind, Tone};
 use super::update::Step;
 use super::why::Said;
 use crate::chat::record::OutcomeRecord;
 use crate::router::Prediction;
+use crate::router::speeds::Bucket;
 use crate::text::{Shown, format};
 use serde::Serialize;
 
@@ -89,7 +89,7 @@ pub fn stats(log: &[OutcomeRecord], now_ms: i64) -> Vec<ModelStats> {
 
 fn of_model(backend: &str, model: &str, own: &[&OutcomeRecord], now_ms: i64) -> ModelStats {
     let context = |number: u8| {
-        let of = |o: &&&OutcomeRecord| bucket(o.prompt_tokens.unwrap_or(0)) == number;
+        let of = |o: &&&OutcomeRecord| Bucket::of(o.prompt_tokens.unwrap_or(0)).number() == number;
         let values = |speed: fn(&OutcomeRecord) -> Option<f64>| {
             percentiles(own.iter().filter(of).filter_map(|o| speed(o)).collect())
         };

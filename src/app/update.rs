@@ -21,6 +21,7 @@ pub fn update(model: &mut Model, msg: Msg, ctx: &Ctx<'_>) -> Vec<Effect> {
         Msg::Painted { key, at } => step.painted(key, at),
         Msg::Engine(news) => step.engine(news),
         Msg::Models { backend, result } => step.models(&backend, result),
+        Msg::Met { backend, kind, rtt_ms, wake_ms } => step.met(&backend, kind, rtt_ms, wake_ms),
         Msg::Probed { backend, result } => step.probed(&backend, result),
         Msg::Around { on_battery, utc_offset_s } => step.around(on_battery, utc_offset_s),
         Msg::Stats { result } => step.stats(result),

@@ -215,7 +215,9 @@ async fn ask(
         }
         if let End::Finished(ending) = end {
             printer.answer.finish = Some(ending);
-            let lost = app::learn::lost(scout.hope(&decision), &printer.answer.metrics, &decision.backend);
+            let hope = scout.hope(&decision);
+            printer.answer.before = app::learn::before(&hope);
+            let lost = app::learn::lost(hope, &printer.answer.metrics, &decision.backend);
             printer.answer.story.cache_lost = lost;
             printer.answer.device = device(format, backend, &decision).await;
             end = match printer.finish(&place) {

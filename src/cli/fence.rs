@@ -3,7 +3,7 @@
 use crate::config::PrivacyConfig;
 use crate::error::{AppError, Exit};
 use crate::paths::expand_home;
-use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use crate::router::fence::{Fence, Named};
 use std::path::{Path, PathBuf};
 
 /// The files behind the fence, as they were named. Links are followed: neither the name nor what it leads to may be
@@ -12,50 +12,31 @@ use std::path::{Path, PathBuf};
 /// # Errors
 /// Exit code 2: a pattern is no good. Nothing is sent then.
 pub(super) fn fenced(privacy: &PrivacyConfig, files: &[PathBuf]) -> Result<Vec<String>, AppError> {
-    if privacy.never_leave.is_empty() {
+    let patterns: Vec<String> = privacy.never_leave.iter().flat_map(|pattern| places(pattern)).collect();
+    let fence = Fence::new(&patterns).map_err(|(pattern, why)| {
+        AppError::new(Exit::Usage, format!("`privacy.never_leave` has the pattern \"{pattern}\": {why}"))
+            .hint("nothing was sent; patterns are written as ~/private/** or *.pem")
+    })?;
+    if fence.is_open() {
         return Ok(Vec::new());
     }
-    let patterns = patterns(&privacy.never_leave)?;
     let is_kept = |file: &&PathBuf| {
         let absolute = std::path::absolute(file).unwrap_or_else(|_| (*file).clone());
         let resolved = std::fs::canonicalize(file).unwrap_or_else(|_| absolute.clone());
-        [absolute, resolved].iter().any(|path| path.ancestors().any(|place| patterns.is_match(place)))
+        !fence.kept([Named { name: "", paths: &[&resolved, &absolute] }]).is_empty()
     };
     let files = files.iter().filter(|file| file.as_os_str() != "-").filter(is_kept);
     Ok(files.map(|file| file.display().to_string()).collect())
 }
 
-/// A pattern without a slash is a name anywhere, one with a slash inside the end of a path, one that begins with a
-/// slash (or `~`) a whole path; a folder that matches holds everything below it.
-fn patterns(written: &[String]) -> Result<GlobSet, AppError> {
-    let mut set = GlobSetBuilder::new();
-    let bad = |pattern: &str, why: &str| {
-        AppError::new(Exit::Usage, format!("`privacy.never_leave` has the pattern \"{pattern}\": {why}"))
-            .hint("nothing was sent; patterns are written as ~/private/** or *.pem")
-    };
-    for pattern in written {
-        let home = expand_home(Path::new(pattern.trim()));
-        let text = home.to_string_lossy();
-        let text = text.trim_end_matches('/');
-        if text.is_empty() || text.starts_with('~') {
-            return Err(bad(pattern, "it names nothing"));
-        }
-        // A home folder behind a link is meant as well.
-        let resolved = text.split_once("/*").and_then(|(folder, rest)| {
-            let folder = std::fs::canonicalize(folder).ok()?;
-            Some(format!("{}/*{rest}", folder.display()))
-        });
-        let wholes = if text.starts_with('/') {
-            [Some(text.to_owned()), resolved]
-        } else {
-            [Some(format!("**/{}", text.strip_prefix("./").unwrap_or(text))), None]
-        };
-        for whole in wholes.into_iter().flatten() {
-            let glob = GlobBuilder::new(&whole).case_insensitive(true).literal_separator(true).build();
-            set.add(glob.map_err(|error| bad(pattern, &error.kind().to_string()))?);
-        }
-    }
-    set.build().map_err(|error| bad(&written.join(", "), &error.kind().to_string()))
+/// A pattern with its home folder, and where that folder lies behind links.
+fn places(pattern: &str) -> Vec<String> {
+    let whole = expand_home(Path::new(pattern.trim())).to_string_lossy().into_owned();
+    let resolved = whole.split_once("/*").and_then(|(folder, rest)| {
+        let folder = std::fs::canonicalize(folder).ok()?;
+        Some(format!("{}/*{rest}", folder.display()))
+    });
+    std::iter::once(whole).chain(resolved).collect()
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use crate::app::story::Story;
 use crate::chat::{Finish, GenError, GenErrorKind, Metrics, SessionId, TurnId};
 use crate::error::{AppError, Exit};
 use crate::router::Decision;
+use crate::router::speeds::Before;
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -42,6 +43,8 @@ pub(super) struct Answer {
     pub(super) decision: Option<Decision>,
     /// What became of that.
     pub(super) story: Story,
+    /// Whether the first token waited for prefill alone.
+    pub(super) before: Before,
     /// The devices its model lies on, where the engine told.
     pub(super) device: Option<String>,
     pub(super) metrics: Metrics,

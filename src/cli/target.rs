@@ -13,6 +13,7 @@ use crate::chat::{GenErrorKind, SessionId};
 use crate::config::Config;
 use crate::error::{AppError, Exit};
 use crate::paths::{Paths, expand_home};
+use crate::router::health::Circuit;
 use crate::router::{self, Decision, Facts, Target, route};
 use crate::text::shown_line;
 use futures_util::future::join_all;
@@ -137,6 +138,8 @@ pub(super) fn view_of(backend: &Backend, config: &Config) -> BackendView {
         is_engine: backend.is_engine(),
         default_model: backend.default_model().map(str::to_owned),
         setup: configured.map(BackendSetup::from).unwrap_or_default(),
+        circuit: Circuit::new(backend.can_wake()),
+        wake_ms: backend.wake_ms(),
         ..BackendView::default()
     }
 }
@@ -241,7 +244,9 @@ impl<'a> Scout<'a> {
                 match tokio::time::timeout(ASK_LIMIT, backend.listing()).await {
                     Ok(Ok(listing)) => {
                         view.circuit.connected();
-                        view.rtt_ms = Some(asked.elapsed().as_secs_f64() * 1000.0);
+                        let took = asked.elapsed().as_secs_f64() * 1000.0;
+                        view.rtt_ms = Some(backend.rtt_ms().unwrap_or(took));
+                        view.setup.kind = backend.kind().or(view.setup.kind);
                         view.heard_at = started.elapsed();
                         (view.models, view.residency) = (listing.cards, listing.residency);
                         view.embedders = listing.embedders;

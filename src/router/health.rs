@@ -38,7 +38,7 @@ enum Seen {
 }
 
 /// The circuit of one backend.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Circuit {
     seen: Seen,
     /// Connections in a row that failed.

@@ -66,13 +66,14 @@ impl Bucket {
         }
     }
 
-    const fn index(self) -> usize {
-        match self {
-            Self::To2k => 0,
-            Self::To8k => 1,
-            Self::To32k => 2,
-            Self::Over32k => 3,
-        }
+    /// Its place among [`Self::ALL`].
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+
+    fn index(self) -> usize {
+        usize::from(self.number())
     }
 }
 
@@ -107,11 +108,12 @@ impl Smooth {
 }
 
 /// Whether the time before the first token was prefill alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Before {
     /// The model was resident and nothing waited: the client's clock can stand in for the server's.
     Prefill,
     /// It was loaded, or others came first, or nobody knows.
+    #[default]
     Other,
 }
 

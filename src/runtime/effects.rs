@@ -193,7 +193,9 @@ impl Runner {
             let result = backend.listing().await;
             let took = clock.now().saturating_sub(asked);
             let probed = result.as_ref().map(|_| took).map_err(|error| error.kind);
+            let (kind, rtt_ms, wake_ms) = (backend.kind(), backend.rtt_ms(), backend.wake_ms());
             let (backend, result) = (backend.name().to_owned(), result.map_err(|error| error.message));
+            let _ = news.send(Msg::Met { backend: backend.clone(), kind, rtt_ms, wake_ms }.into()).await;
             let _ = news.send(Msg::Models { backend: backend.clone(), result }.into()).await;
             let _ = news.send(Msg::Probed { backend, result: probed }.into()).await;
         });

@@ -1,13 +1,13 @@
 //! Where turns go: facts, targets, answers by another machine, the privacy fence, machines that come and go.
 
 use super::*;
-use crate::app::health::Circuit;
 use crate::app::model::{Overlay, SheetKind, Tone};
 use crate::app::story::Story;
 use crate::app::turn::{Lane, Phase};
 use crate::chat::record::{FenceRecord, SpeedRecord, TurnRecord};
 use crate::chat::{ServerTimings, Usage};
 use crate::config::{AliasConfig, BackendKind, Fallback, Pick};
+use crate::router::health::Circuit;
 use crate::router::{Facts, Health};
 use pretty_assertions::assert_eq;
 

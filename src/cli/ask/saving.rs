@@ -156,7 +156,7 @@ impl Saving {
             store.send(StoreJob::Decide { session, key: self.key, decision });
         }
         let now = unix_ms();
-        if let Some(speed) = learn::measured(speeds, decision, &answer.metrics, now) {
+        for speed in learn::measured(speeds, decision, &answer.metrics, answer.before, now) {
             store.send(StoreJob::KeepSpeed(Box::new(speed)));
         }
         let outcome = learn::outcome(decision, self.quantisation.as_deref(), &answer.metrics, now);
