@@ -397,7 +397,11 @@ fn only_what_another_machine_could_do_better_moves() {
         app.enter("/on mac hello");
         app.event(1, delta(text));
         app.event(1, GenEvent::Failed(GenError::new(kind, "gone")));
-        assert_eq!(app.model.routing.offer.as_ref().is_some_and(|offer| !offer.is_cut), moves, "{kind:?} {text}");
+        assert_eq!(
+            app.model.routing.offer.as_ref().is_some_and(|offer| !offer.is_cut),
+            moves,
+            "{kind:?} {text}"
+        );
     }
 }
 
