@@ -7,7 +7,6 @@
 mod support;
 
 #[path = "support/scripted.rs"]
-#[allow(dead_code, reason = "each test program uses a part of it")]
 mod scripted;
 
 use pretty_assertions::assert_eq;

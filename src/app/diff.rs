@@ -38,10 +38,10 @@ pub fn code_diffs(first: &Lane, second: &Lane) -> Vec<DiffLine> {
                 lines.extend(changes(&left, &right));
             }
             (Some(_), None) => {
-                lines.push(DiffLine::Head(format!("[{}] is in the first answer only", numbers.0)))
+                lines.push(DiffLine::Head(format!("[{}] is in the first answer only", numbers.0)));
             }
             (None, Some(_)) => {
-                lines.push(DiffLine::Head(format!("[{}] is in the second answer only", numbers.1)))
+                lines.push(DiffLine::Head(format!("[{}] is in the second answer only", numbers.1)));
             }
             (None, None) => {}
         }

@@ -33,7 +33,7 @@ impl Step<'_> {
         }
         match command {
             Command::Help => self.open_help(),
-            Command::Model if argument.is_empty() => self.open_models(""),
+            Command::Model | Command::Use if argument.is_empty() => self.open_models(""),
             Command::Model => return self.choose_model(argument),
             Command::Models => self.open_board(),
             Command::Load | Command::Unload | Command::Pin => return self.board_by_name(command, argument),
@@ -50,7 +50,6 @@ impl Step<'_> {
                 return is_done || argument.is_empty();
             }
             Command::Keep => return self.keep_numbered(argument) || argument.is_empty(),
-            Command::Use if argument.is_empty() => self.open_models(""),
             Command::Use => return self.use_target(argument),
             Command::On => return self.ask_on(argument, line) || argument.is_empty(),
             Command::Why => drop(self.open_why()),
@@ -97,7 +96,7 @@ impl Step<'_> {
         match argument {
             "" if held.is_empty() => self.info("nothing in this conversation is behind the privacy fence"),
             "" => {
-                self.info(&format!("this conversation stays on this machine: it holds {}", held.join(", ")))
+                self.info(&format!("this conversation stays on this machine: it holds {}", held.join(", ")));
             }
             "lift" if held.is_empty() => {
                 self.info(

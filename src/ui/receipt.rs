@@ -172,7 +172,7 @@ fn first(attempt: &Attempt, parts: &mut Vec<Part>) {
         part.inner.push((format::speed(per_s), MAX_RANK));
     }
     parts.push(part);
-    let lost = attempt.story.cache_lost.as_deref().or(server.cache_lost.map(|why| why.words()));
+    let lost = attempt.story.cache_lost.as_deref().or(server.cache_lost.map(crate::chat::CacheLost::words));
     if let Some(why) = lost {
         parts.push(Part::new(6, Role::Warn, format!("cache lost: {}", &*shown_line(why, 60))));
     }

@@ -1,5 +1,7 @@
 //! A server that answers as it was told to, one script a request, and remembers what it was asked.
 
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
