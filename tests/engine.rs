@@ -551,3 +551,32 @@ fn models_that_remember_in_other_ways_reuse_what_they_can() {
         assert_eq!((&anew["timings"]["cache_n"], &anew["choices"]), (&json!(0), &first["choices"]), "{name}");
     }
 }
+
+#[test]
+fn a_stream_with_an_id_survives_its_connection_here_too() {
+    use std::io::{Read, Write};
+    let engine = Engine::start();
+    let send = |head: &str, body: &str| {
+        let mut stream = std::os::unix::net::UnixStream::connect(engine.socket()).unwrap();
+        let length = body.len();
+        let head = format!(
+            "{head} HTTP/1.0\r\nhost: duet\r\nx-conversation-id: turn\r\n\
+            content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        stream
+    };
+    let body = json!({"model": "builtin", "temperature": 0, "stream": true,
+        "messages": [{"role": "user", "content": "Count from 1 to 50"}]});
+    let mut cut = send("POST /v1/chat/completions", &body.to_string());
+    cut.read_exact(&mut [0; 400]).unwrap();
+    drop(cut);
+    let mut whole = String::new();
+    send("GET /v1/stream?conv_id=turn", "").read_to_string(&mut whole).unwrap();
+    assert!(whole.contains("49 50") || whole.contains("50\""), "{whole:.500}");
+    assert!(whole.ends_with("data: [DONE]\n\n"), "{:?}", whole.lines().last());
+    let mut stopped = String::new();
+    send("DELETE /v1/stream?conv_id=turn", "").read_to_string(&mut stopped).unwrap();
+    assert!(stopped.starts_with("HTTP/1.0 204"), "{stopped}");
+    assert_eq!(engine.get("/v1/stream?conv_id=turn")["error"]["code"], 404);
+}

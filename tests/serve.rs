@@ -9,6 +9,8 @@ mod support;
 mod ends;
 #[path = "serve/strangers.rs"]
 mod strangers;
+#[path = "serve/streams.rs"]
+mod streams;
 #[path = "serve/tls.rs"]
 mod tls;
 #[path = "serve/work.rs"]
