@@ -24,6 +24,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 /// The header that asks for it; its value is the id.
 const ID: HeaderName = HeaderName::from_static("x-conversation-id");
@@ -108,6 +109,8 @@ impl Wanted {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Streams {
     all: Arc<Mutex<HashMap<Key, Arc<Kept>>>>,
+    /// What writes them, and deletes them in the end.
+    tasks: Arc<Mutex<JoinSet<()>>>,
 }
 
 /// One stream.
@@ -273,7 +276,10 @@ impl Writer {
     /// Lets the answer run by itself, and gives the response that reads it.
     pub(super) fn run(self, events: impl Stream<Item = Bytes> + Send + 'static) -> Result<Response, Failure> {
         let response = Reader::new(&self.kept, 0)?.respond(&self.key.id);
-        tokio::spawn(self.write(events));
+        let tasks = Arc::clone(&self.streams.tasks);
+        let mut tasks = lock(&tasks);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(self.live(events));
         Ok(response)
     }
 
@@ -285,6 +291,16 @@ impl Writer {
     fn put(&self, failure: &Failure) {
         let event = format!("data: {}\n\n", failure.body());
         self.kept.change(|ring| ring.push(event.as_bytes()));
+    }
+
+    /// Writes the stream, and deletes it once it was kept for long enough.
+    async fn live(self, events: impl Stream<Item = Bytes>) {
+        let (streams, key, kept) = (self.streams.clone(), self.key.clone(), Arc::downgrade(&self.kept));
+        self.write(events).await;
+        tokio::time::sleep(KEPT).await;
+        if let Some(kept) = kept.upgrade() {
+            streams.remove(&key, &kept);
+        }
     }
 
     async fn write(mut self, events: impl Stream<Item = Bytes>) {
@@ -321,21 +337,9 @@ impl Writer {
                 },
             }
         }
-        self.finish();
-    }
-
-    /// Keeps what was written for a while.
-    fn finish(&mut self) {
         self.is_finished = true;
         self.streams.drop_oldest();
         self.kept.complete();
-        let (streams, key, kept) = (self.streams.clone(), self.key.clone(), Arc::downgrade(&self.kept));
-        tokio::spawn(async move {
-            tokio::time::sleep(KEPT).await;
-            if let Some(kept) = kept.upgrade() {
-                streams.remove(&key, &kept);
-            }
-        });
     }
 }
 
