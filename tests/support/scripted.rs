@@ -180,9 +180,12 @@ fn serve(mut stream: &TcpStream, log: &Mutex<Vec<Value>>, scripts: &Mutex<std::v
         );
         return;
     }
-    log.lock().expect("whole").push(serde_json::from_slice(&body).expect("JSON"));
-    let script =
+    let asked: Value = serde_json::from_slice(&body).expect("JSON");
+    let mut script =
         scripts.lock().expect("whole").next().unwrap_or_else(|| Script::status(500, "no script left"));
+    // It has whatever model it is asked for.
+    script.body = script.body.replace(r#""model":"m""#, &format!(r#""model":{}"#, asked["model"]));
+    log.lock().expect("whole").push(asked);
     let kind = if script.status == 200 { "text/event-stream" } else { "application/json" };
     let head = format!("HTTP/1.1 {} X\r\ncontent-type: {kind}\r\nconnection: close\r\n\r\n", script.status);
     let mut alive = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(script.body.as_bytes()));
