@@ -16,9 +16,9 @@ mod program;
 use pretty_assertions::assert_eq;
 use program::{command, wait_until};
 use serde_json::Value;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Says to a copy of this program what it is to be.
@@ -101,7 +101,7 @@ impl There {
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         assert!(lines.any(|line| line.unwrap().contains("ready")), "{role} is ready");
-        Player(child)
+        Player { child, _out: Some(lines) }
     }
 }
 
@@ -112,12 +112,16 @@ impl Drop for There {
     }
 }
 
-struct Player(Child);
+struct Player {
+    child: Child,
+    /// Kept open: who writes into nothing ends.
+    _out: Option<Lines<BufReader<ChildStdout>>>,
+}
 
 impl Drop for Player {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -292,8 +296,8 @@ fn a_server_that_announces_itself_is_found() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut child = Player(child);
-    let mut lines = BufReader::new(child.0.stderr.take().unwrap()).lines();
+    let mut serving = Player { child, _out: None };
+    let mut lines = BufReader::new(serving.child.stderr.take().unwrap()).lines();
     let key =
         lines.find_map(|line| line.unwrap().split_once("SHA256:").map(|(_, key)| key.to_owned())).unwrap();
     let dir = tempfile::tempdir().unwrap();

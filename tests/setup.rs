@@ -69,6 +69,8 @@ impl Machine {
             .env("HOME", self.dir.path())
             .env("CARGO_TARGET_DIR", self.path("target"))
             .env("DUET_SETUP_LIB_DIRS", self.path("lib"))
+            .env("DUET_SETUP_SSHD_DIRS", self.path("sbin"))
+            .env("DUET_SETUP_BOOTED", self.path("booted"))
             .output()
             .expect("bash runs");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -178,4 +180,30 @@ fn tests_need_the_components_and_cargo_deny() {
         ran.starts_with("cargo install --quiet --locked") && ran.trim_end().ends_with("cargo-deny"),
         "{ran}"
     );
+}
+
+#[test]
+fn an_ssh_server_is_installed_only_where_that_starts_no_service() {
+    let machine = || {
+        let machine = Machine::complete();
+        machine.tool("cargo-clippy", "").tool("cargo-fmt", "").tool("cargo-deny", "").recorder("apt-get")
+    };
+    let (code, _, ran) = machine().run("test");
+    let packages = "apt-get install -y --no-install-recommends openssh-server openssh-client";
+    assert_eq!((code, ran.lines().last()), (0, Some(packages)));
+    assert_eq!(machine().run("run").2, "", "only for tests");
+
+    let booted = machine();
+    fs::write(booted.path("booted"), "").expect("written");
+    let (code, said, ran) = booted.run("test");
+    assert_eq!((code, ran.as_str()), (0, ""));
+    assert!(said.contains("no SSH server: the tests over SSH are skipped"), "{said}");
+
+    let there = machine().tool("sshd", "");
+    assert_eq!(there.run("test"), (0, String::new(), String::new()));
+
+    // Without rights the rest goes on.
+    let (code, said, ran) = machine().tool("id", "echo 1000").run("test");
+    assert_eq!((code, ran.as_str()), (0, ""));
+    assert!(said.contains("openssh-server") && said.contains("are skipped"), "{said}");
 }

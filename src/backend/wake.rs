@@ -99,11 +99,15 @@ fn targets() -> Vec<(Ipv4Addr, SocketAddr)> {
         if let if_addrs::IfAddr::V4(v4) = &interface.addr
             && !interface.is_loopback()
         {
-            let broadcast = v4.broadcast.unwrap_or(Ipv4Addr::BROADCAST);
-            all.push((v4.ip, SocketAddr::new(IpAddr::V4(broadcast), PORT)));
+            all.push((v4.ip, SocketAddr::new(IpAddr::V4(everybody(v4.ip, v4.netmask)), PORT)));
         }
     }
     all
+}
+
+/// The address of all of a network. The one the system tells is the interface's own where none was set.
+fn everybody(ip: Ipv4Addr, mask: Ipv4Addr) -> Ipv4Addr {
+    Ipv4Addr::from_bits(ip.to_bits() | !mask.to_bits())
 }
 
 /// Sends it to each, from the address of its network.
@@ -140,6 +144,13 @@ fn packet(card: HardwareAddress) -> [u8; 102] {
 mod tests {
     use super::*;
     use pretty_assertions::assert_eq;
+
+    #[test]
+    fn all_of_a_network() {
+        let of = |ip: [u8; 4], mask: [u8; 4]| everybody(ip.into(), mask.into()).octets();
+        assert_eq!(of([192, 168, 1, 7], [255, 255, 255, 0]), [192, 168, 1, 255]);
+        assert_eq!(of([10, 1, 2, 3], [255, 0, 0, 0]), [10, 255, 255, 255]);
+    }
 
     #[tokio::test]
     async fn the_packet_arrives_as_cards_want_it() {
