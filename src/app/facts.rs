@@ -141,6 +141,7 @@ pub fn facts(known: &Known<'_>) -> Facts {
             expected_thinking,
             fenced,
             is_fence_lifted: known.routing.is_fence_lifted,
+            ..TurnFacts::default()
         },
         surroundings: Surroundings {
             on_battery: known.routing.around.on_battery,

@@ -72,10 +72,12 @@ mod tests {
                 model: Some("small".to_owned()),
                 why: "does not fit".to_owned(),
                 predicted: Some(prediction),
+                ..Rejected::default()
             }],
             predicted: Some(prediction),
             alias: Some("deep".to_owned()),
             is_variant: true,
+            ..Decision::default()
         };
         let story = Story {
             fallback_from: Some("cuda".to_owned()),

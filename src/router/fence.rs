@@ -168,6 +168,8 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_below_a_kept_folder_gets_out(below in "[a-zA-Z0-9 ._é-]{1,8}(/[a-zA-Z0-9 ._é-]{1,8}){0,4}") {
+            // The folder itself is not below it.
+            prop_assume!(below.split('/').any(|part| part != "."));
             let path = format!("/home/a/private/{below}");
             prop_assert!(fence(&["/home/a/private"]).keeps(Path::new(&path)).is_some(), "{}", path);
             prop_assert!(fence(&["/home/a/private/**"]).keeps(Path::new(&path)).is_some(), "{}", path);

@@ -65,6 +65,7 @@ fn decision() -> Decision {
                 model: Some("llama3.3-70b".to_owned()),
                 why: "later by 12 s".to_owned(),
                 predicted: Some(prediction(14_000.0, 61_000.0, true)),
+                ..Rejected::default()
             },
         ],
         predicted: Some(prediction(2_100.0, 24_000.0, false)),
