@@ -66,7 +66,7 @@ impl Circuit {
     #[must_use]
     pub fn failed_s(&self, now: Duration) -> Option<f64> {
         let since = now.saturating_sub(self.failed_at?);
-        (since < RECENT).then(|| since.as_secs_f64())
+        (since < RECENT).then_some(since.as_secs_f64())
     }
 
     /// It answered, if only with a list.
