@@ -155,10 +155,18 @@ pub fn facts(known: &Known<'_>) -> Facts {
 /// # Errors
 /// What is kept from where, and the next step. Nothing was sent.
 pub fn fence(facts: &Facts, decision: &Decision) -> Result<(), GenError> {
+    fence_from(facts, &decision.backend)
+}
+
+/// The same by the backend's name.
+///
+/// # Errors
+/// As [`fence`].
+pub fn fence_from(facts: &Facts, name: &str) -> Result<(), GenError> {
     let Some(first) = facts.turn.fenced.first().filter(|_| !facts.turn.is_fence_lifted) else {
         return Ok(());
     };
-    let target = facts.backends.iter().find(|backend| backend.name == decision.backend);
+    let target = facts.backends.iter().find(|backend| backend.name == name);
     if target.is_some_and(|backend| backend.is_here || backend.is_private) {
         return Ok(());
     }
@@ -171,7 +179,7 @@ pub fn fence(facts: &Facts, decision: &Decision) -> Result<(), GenError> {
         format!(
             "{first}{more} stays on this machine: the privacy fence keeps it from {}; nothing was sent\n\
              choose a model of this machine, or lift the fence for one turn: /fence lift, --lift-fence",
-            decision.backend
+            name
         ),
     ))
 }

@@ -102,7 +102,13 @@ impl Step<'_> {
         let decision = match route(facts) {
             Ok(decision) => decision,
             Err(why) => {
-                self.cannot_go(facts, &why);
+                // What leaves is the first question, whatever else speaks against it.
+                let fenced =
+                    router::backend(facts).ok().and_then(|b| facts::fence_from(facts, &b.name).err());
+                match fenced {
+                    Some(error) => self.bad(&error.message),
+                    None => self.cannot_go(facts, &why),
+                }
                 return None;
             }
         };

@@ -82,7 +82,11 @@ impl Step<'_> {
         let Decision { backend, model, .. } = &last.decision;
         let before = Target { backend: Some(backend.clone()), model: Some(model.clone()) };
         let fits = |wanted: &Option<String>, was: &String| wanted.as_ref().is_none_or(|name| name == was);
-        if facts.pin.is_open() {
+        // Whoever asks again wants it asked there, however it is by now.
+        let is_away = facts.backends.iter().any(|known| known.name == *backend && known.health.is_away());
+        if facts.pin.is_open() && is_away {
+            facts.pin = before;
+        } else if facts.pin.is_open() {
             facts.session = before;
         } else if fits(&facts.pin.backend, backend) && fits(&facts.pin.model, model) {
             facts.pin = before;

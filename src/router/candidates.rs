@@ -142,13 +142,14 @@ pub(super) fn bar(candidate: &Candidate<'_>, facts: &Facts, is_named: bool) -> O
     if let Some(host) = hosted_by.filter(|_| !is_named) {
         return firm(format!("passes prompts on to {host}; it is asked only by name"));
     }
-    // Where there is no choice, sending tells best how it is.
+    // Where there is no choice, sending tells best how it is; so it does where the person chose in this run.
     if facts.backends.len() > 1 && backend.health.is_away() {
         let (what, next) = backend.health.say(&backend.name);
-        return firm(match (&backend.health, next) {
+        let why = match (&backend.health, next) {
             (Health::Unreachable { .. } | Health::Failing { .. }, Some(next)) => format!("{what}, {next}"),
             _ => what,
-        });
+        };
+        return Some(Bar { why, is_firm: facts.pin.backend.as_ref() != Some(&backend.name) });
     }
     let model = model?;
     if model.embeds {

@@ -653,7 +653,7 @@ fn the_list_of_machines_tests_and_chooses() {
     assert_eq!(app.press("down r")[1..], [Effect::ListModels { backend: "mac".to_owned() }]);
     app.msg(Msg::Probed { backend: "mac".to_owned(), result: Err(GenErrorKind::Untrusted) });
     let rows = crate::app::machines(&app.model);
-    assert_eq!((rows[1].mark, &*rows[1].step), ("▲", "tui backends pair mac"));
+    assert_eq!((rows[1].mark, &*rows[1].step), ("▲", "if that is right: tui backends pair mac"));
     app.press("enter");
     assert_eq!((app.model.overlays.len(), &app.model.prefs.pin), (0, &target(Some("mac"), None)));
 }
