@@ -214,9 +214,7 @@ pub(super) fn refusal(
     origin: Origin,
 ) -> GenError {
     let kind = kind_of(status, body);
-    // What guards `tui serve` says as little as it can.
-    let is_guard = matches!(status, 401 | 403 | 421);
-    if origin == Origin::Engine && !is_guard && !body.message.is_empty() {
+    if origin == Origin::Engine && !body.message.is_empty() {
         return GenError::new(kind, engine_words(&body.message));
     }
     let says = body.says("no reason given");

@@ -441,7 +441,10 @@ impl Http {
                 Err(_) => Vec::new(),
             };
             let body = ErrorBody::from_bytes(&body);
-            let error = fault::refusal(&self.backend, model, status.as_u16(), &body, self.origin());
+            // What guards `tui serve` says as little as it can, so that the words are ours.
+            let is_guard = matches!(status.as_u16(), 401 | 403 | 421);
+            let origin = if is_guard { Origin::Foreign } else { self.origin() };
+            let error = fault::refusal(&self.backend, model, status.as_u16(), &body, origin);
             return Err(refused(error));
         }
         if let Some(coding) = response.headers().get(CONTENT_ENCODING).filter(|c| *c != "identity") {
