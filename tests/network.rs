@@ -9,6 +9,11 @@
     clippy::panic,
     reason = "a test fails by panicking, helpers included"
 )]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "copies of this program talk to each other, and skipped tests say so"
+)]
 
 #[path = "support/program.rs"]
 mod program;

@@ -390,7 +390,7 @@ impl Http {
         model: Option<&str>,
     ) -> Result<Response, HttpError> {
         self.open().await?;
-        let key = self.key.from_keyring(&self.backend).await;
+        let key = self.key.keyring_header(&self.backend).await;
         if let Some(key) = key.map_err(|error| HttpError { error, reach: Reach::Nobody })? {
             request = request.header(AUTHORIZATION, key);
         }

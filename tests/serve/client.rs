@@ -172,6 +172,10 @@ fn a_bare_address_shows_its_key_first() {
     let shown = server.told().split("SHA256:").nth(1).unwrap().lines().next().unwrap().to_owned();
     assert!(err.contains(&shown) && config(dir).contains(&shown), "{err}");
     assert!(err.contains("it can't be used yet") && err.contains("(401)"), "it has no token: {err}");
+    // A host and port alone are looked at: here is one to pair with.
+    let place = format!("localhost:{}", server.address.port());
+    let (code, _, err) = tui(dir, &["backends", "add", "other", &place]);
+    assert!(code == 3 && err.contains(&format!("`tui backends pair {url} other`")), "{code} {err}");
     let plain = Server::start();
     let url = format!("http://{}", plain.address);
     let (code, _, err) = tui(dir, &["backends", "pair", &url]);

@@ -6,6 +6,7 @@
     clippy::panic,
     reason = "a helper that fails fails its test"
 )]
+#![allow(clippy::print_stderr, reason = "skipped tests say so")]
 #![allow(dead_code, reason = "not every test uses all of it")]
 
 use super::program::wait_until;
