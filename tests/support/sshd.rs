@@ -117,6 +117,13 @@ impl Sshd {
         fs::set_permissions(at("near/bin/ssh"), fs::Permissions::from_mode(0o755)).unwrap();
         let mut sshd = Self { dir, program, port, child: None, log: Arc::default() };
         sshd.run();
+        // An account may be locked, or have no shell: nothing that is tested here.
+        let output = sshd.ssh(&["-o", "BatchMode=yes", "far", "true"]).output().unwrap();
+        if lines.is_empty() && !output.status.success() {
+            eprintln!("skipped: this user can't log in over SSH: {}", sshd.log());
+            return None;
+        }
+        sshd.log.lock().unwrap().clear();
         Some(sshd)
     }
 
