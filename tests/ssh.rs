@@ -9,8 +9,6 @@
     reason = "a test fails by panicking, helpers included"
 )]
 
-#[path = "support/program.rs"]
-mod program;
 #[path = "support/pty.rs"]
 mod pty;
 #[path = "support/scripted.rs"]
@@ -22,10 +20,10 @@ mod serve;
 mod sshd;
 
 use pretty_assertions::assert_eq;
-use program::{DEADLINE, wait_until};
 use pty::{Home, Program, Pty};
 use scripted::{Script, Server};
 use serde_json::Value;
+use serve::{DEADLINE, wait_until};
 use sshd::{Sshd, has};
 use std::io::Read;
 use std::os::unix::net::UnixStream;

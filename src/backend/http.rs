@@ -379,15 +379,15 @@ impl Http {
         }
     }
 
-    /// Sends a request and waits for the headers, at most this long. The answer's status is a good one.
+    /// Sends a request and waits for the headers, at most this long once the way is open. Any status will do. The only door:
+    /// what goes past it has no tunnel, no addresses and no key of the keyring.
     ///
     /// # Errors
-    /// When there is no connection, no answer, or a refusal (`model` is named in it).
-    pub(super) async fn send(
+    /// When there is no connection, no key, or no answer.
+    pub(super) async fn answered(
         &self,
         mut request: RequestBuilder,
         patience: Duration,
-        model: Option<&str>,
     ) -> Result<Response, HttpError> {
         self.open().await?;
         let key = self.key.keyring_header(&self.backend).await;
@@ -419,6 +419,20 @@ impl Http {
             self.key.forget();
         }
         self.learn_family(&response);
+        Ok(response)
+    }
+
+    /// Sends a request and waits for the headers, at most this long. The answer's status is a good one.
+    ///
+    /// # Errors
+    /// When there is no connection, no answer, or a refusal (`model` is named in it).
+    pub(super) async fn send(
+        &self,
+        request: RequestBuilder,
+        patience: Duration,
+        model: Option<&str>,
+    ) -> Result<Response, HttpError> {
+        let response = self.answered(request, patience).await?;
         let status = response.status();
         let refused = |error| HttpError { error, reach: Reach::Answered { status: status.as_u16() } };
         if status.is_redirection() {

@@ -9,7 +9,7 @@
 #![allow(clippy::print_stderr, reason = "skipped tests say so")]
 #![allow(dead_code, reason = "not every test uses all of it")]
 
-use super::program::wait_until;
+use super::serve::wait_until;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
