@@ -2,7 +2,7 @@
 # make test   everything that must hold
 # make check  the quick part of it: format, lints, documentation, licences, architecture
 # make bench  speed, against llama.cpp's own tools: prints a table and fails when a target is missed
-# make peers  those tools (about ten minutes, once)
+# make peers  those tools (about ten minutes, once), and the servers of others that tests/peers.rs talks to
 # make termbench  the interface against a scripted server (about eight minutes)
 # make openai     the official OpenAI client in Python against `tui serve` (seconds, once it is built)
 # make results    writes the last figures of the two above into benches/RESULTS.md

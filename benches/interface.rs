@@ -185,7 +185,9 @@ fn model() -> Model {
         },
         quit_armed: None,
         size: (COLS, 50),
+        routing: duet::app::routing::Routing::default(),
         now: Duration::ZERO,
+        wall_ms: 0,
         pending: Pending::default(),
     }
 }
@@ -205,6 +207,8 @@ fn turn(number: u32, answer: &str, phase: Phase) -> Turn {
             reason: "first backend".to_owned(),
             ..Decision::default()
         },
+        story: duet::app::story::Story::default(),
+        hope: duet::app::story::Hope::default(),
         quantisation: None,
         phase,
         answer: prose,
@@ -220,5 +224,7 @@ fn turn(number: u32, answer: &str, phase: Phase) -> Turn {
         user_shown: shown("a question"),
         created_ms: i64::from(number),
         lanes: vec![Lane { id: LaneId(0), attempts: vec![attempt] }],
+        kept: None,
+        fence: None,
     }
 }

@@ -5,11 +5,16 @@
 
 pub mod board;
 mod compose;
+mod diff;
 pub mod effect;
+mod elsewhere;
+pub mod facts;
 mod fleet;
 mod generate;
 mod history;
 mod keys;
+pub mod learn;
+mod machines;
 pub mod model;
 pub mod msg;
 mod notice;
@@ -17,17 +22,26 @@ mod overlay;
 mod picker;
 mod restore;
 mod retry;
+pub mod routing;
 mod run_command;
 mod scroll;
 mod session;
 pub mod start;
+pub mod stats;
+pub mod story;
+mod target;
 pub mod turn;
 mod update;
+pub mod warm;
+pub mod why;
 
+pub use diff::{DiffLine, code_diffs};
 pub use effect::{CopyWhat, Effect, TimerId};
+pub use history::asked_after;
+pub use machines::{MachineRow, machines};
 pub use model::Model;
 pub use msg::{CopyOutcome, EngineNews, Msg};
-pub use restore::target as last_target;
+pub use restore::{target as last_target, turns as restored_turns};
 pub use start::NewModel;
 pub use update::update;
 

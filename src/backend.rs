@@ -5,6 +5,9 @@
 
 mod answer;
 mod catalogue;
+mod count;
+mod decode;
+mod dialect;
 mod discover;
 mod engine;
 mod examine;
@@ -13,19 +16,25 @@ mod http;
 mod in_use;
 mod kept;
 mod learned;
+mod lmstudio;
 mod meter;
 mod models;
+mod ndjson;
+mod ollama;
 mod openai;
 mod pair;
 mod residency;
 mod secret;
 mod sse;
 mod ssh;
+mod swap;
 mod think;
 mod tls;
 mod wake;
 mod watch;
 
+pub use count::{TokenizerFile, find_tokenizer};
+pub use dialect::{Identity, Readiness};
 pub use discover::{Announced, discover};
 pub use examine::{Examination, Step};
 pub use meter::Network;
@@ -36,9 +45,10 @@ pub use wake::Woken;
 
 use crate::chat::{Change, GenError, GenEvent, GenRequest, Listing, Machine, ModelCard};
 use crate::config::address::{Address, HardwareAddress, SshHost};
-use crate::config::{BackendConfig, BackendKind, Config};
+use crate::config::{Abilities, BackendConfig, BackendKind, Config, Continues};
 use crate::paths::Paths;
 use answer::Patience;
+use dialect::Known;
 use engine::Engine;
 use futures_util::Stream;
 use http::Http;
@@ -48,6 +58,7 @@ use ssh::{Far, Tunnel};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The events of one generation; ends after exactly one `Done` or `Failed`. Dropping it cancels.
 pub type GenStream = Pin<Box<dyn Stream<Item = GenEvent> + Send>>;
@@ -82,7 +93,8 @@ impl Backends {
             if server.name == LOCAL || all.iter().any(|known| known.name() == server.name) {
                 return Err(format!("backend `{}`: the name is taken; choose another", server.name));
             }
-            all.push(Backend::server_in(server, &paths.runtime, Some(&paths.data))?);
+            let stall = Some(Duration::from_secs(config.route.stall));
+            all.push(Backend::server_in(server, &paths.runtime, Some(&paths.data), stall)?);
         }
         Ok(Self { all })
     }
@@ -122,7 +134,7 @@ struct Inner {
     http: Arc<Http>,
     engine: Option<Arc<Engine>>,
     patience: Patience,
-    kind: Option<BackendKind>,
+    known: Known,
     wake: Option<HardwareAddress>,
     learned: Option<Learned>,
     marks: Marks,
@@ -139,6 +151,8 @@ pub struct Marks {
     pub is_private: bool,
     /// What is sent to it can be read by others on the way.
     pub is_plain: bool,
+    /// It is on this machine.
+    pub is_here: bool,
 }
 
 /// News of the engine process, for those who stay connected.
@@ -172,14 +186,14 @@ impl Backend {
     pub fn engine(paths: &Paths, config_file: Option<&Path>, program: Option<&Path>) -> Result<Self, String> {
         let engine = Engine::new(paths, config_file, program);
         let http = Http::unix(LOCAL, &engine.socket())?;
-        let marks = Marks { is_private: true, ..Marks::default() };
+        let marks = Marks { is_private: true, is_here: true, ..Marks::default() };
         let inner = Inner {
             name: LOCAL.to_owned(),
             default_model: Some(BUILTIN.to_owned()),
             http: Arc::new(http),
             engine: Some(Arc::new(engine)),
             patience: Patience::with_engine(),
-            kind: Some(BackendKind::Duet),
+            known: Known::new(Some(BackendKind::Duet)),
             wake: None,
             learned: None,
             marks,
@@ -194,7 +208,7 @@ impl Backend {
     /// As [`Self::server_in`].
     pub fn server(config: &BackendConfig) -> Result<Self, String> {
         let runtime = std::env::temp_dir().join(format!("duet-{}", rustix::process::getuid().as_raw()));
-        Self::server_in(config, &runtime, None)
+        Self::server_in(config, &runtime, None, None)
     }
 
     /// A server elsewhere. Tunnels have their sockets in `runtime`; what is learnt of it is kept in `data`. No IO: its
@@ -202,7 +216,12 @@ impl Backend {
     ///
     /// # Errors
     /// One line naming the backend, when its settings don't go together.
-    pub fn server_in(config: &BackendConfig, runtime: &Path, data: Option<&Path>) -> Result<Self, String> {
+    pub fn server_in(
+        config: &BackendConfig,
+        runtime: &Path,
+        data: Option<&Path>,
+        stall: Option<Duration>,
+    ) -> Result<Self, String> {
         let name = &config.name;
         let wrong = |wrong: crate::config::address::Wrong| format!("backend `{name}`: {wrong}");
         let address = config.check().map_err(wrong)?;
@@ -229,6 +248,8 @@ impl Backend {
             (Address::Ssh(_), None) => return Err(format!("backend `{name}`: there is no host")),
         };
         let is_ours = matches!(address, Address::Ssh(_));
+        let patience = if is_ours { Patience::with_engine() } else { Patience::default() };
+        let patience = Patience { between: stall.unwrap_or(patience.between), ..patience };
         let is_plain = match &address {
             Address::Http(address) => !address.is_tls && !address.is_here() && config.ssh.is_none(),
             Address::Unix(_) | Address::Ssh(_) => false,
@@ -238,8 +259,8 @@ impl Backend {
             default_model: config.model.clone().or_else(|| is_ours.then(|| BUILTIN.to_owned())),
             http: Arc::new(http),
             engine: None,
-            patience: if is_ours { Patience::with_engine() } else { Patience::default() },
-            kind: config.kind.or_else(|| is_ours.then_some(BackendKind::Duet)),
+            patience,
+            known: Known::new(config.kind.or_else(|| is_ours.then_some(BackendKind::Duet))),
             wake: config.wake.as_deref().map(str::parse).transpose().map_err(wrong)?,
             learned,
             marks: Marks {
@@ -247,6 +268,7 @@ impl Backend {
                 is_metered: config.metered,
                 is_private: config.private,
                 is_plain,
+                is_here: config.ssh.is_none() && address.is_here(),
             },
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -280,10 +302,51 @@ impl Backend {
         self.inner.default_model.as_deref()
     }
 
-    /// What it is: as configured, else what it has shown to be so far.
+    /// What kind of server it is, as far as that is known without asking.
     #[must_use]
     pub fn kind(&self) -> Option<BackendKind> {
-        self.inner.kind.or_else(|| self.inner.http.kind())
+        self.inner.known.identity().map(|identity| identity.kind)
+    }
+
+    /// What kind of server it is and whether it can answer now. Asks it unless that is known; starts nothing.
+    ///
+    /// # Errors
+    /// When nobody is there, or a key is wanted.
+    pub async fn identify(&self) -> Result<Identity, GenError> {
+        Ok(self.inner.known.find_now(&self.inner.http).await?)
+    }
+
+    /// What it can be asked for, as far as is known without asking: of a server that was not looked at yet no more
+    /// than any can do.
+    #[must_use]
+    pub fn abilities(&self) -> Abilities {
+        let Some(identity) = self.inner.known.identity() else { return BackendKind::Openai.abilities() };
+        let able = identity.kind.abilities();
+        if identity.kind == BackendKind::LlamaServer && !identity.is_router {
+            return Abilities { loads: false, unloads: false, ..able };
+        }
+        able
+    }
+
+    /// Whether it goes on with an answer that was begun elsewhere, or before.
+    ///
+    /// # Errors
+    /// Why not, in a few words. What is not known yet is left to the attempt.
+    pub fn can_continue(&self) -> Result<Continues, String> {
+        let Some(kind) = self.kind() else { return Ok(Continues::Perhaps) };
+        match kind.why_not_continue() {
+            None => Ok(kind.abilities().continues),
+            Some(why) => Err(format!("{} is {}: {why}", self.name(), kind.words())),
+        }
+    }
+
+    /// Whether it may be got ready for a question that may come: it prefills without answering, and it is on this machine, or an
+    /// engine of ours on a way that is private and costs nothing.
+    #[must_use]
+    pub fn warms(&self) -> bool {
+        let marks = self.marks();
+        let is_ours = self.kind() == Some(BackendKind::Duet) && !marks.is_plain && !marks.is_metered;
+        self.abilities().warms && (is_ours || marks.is_here)
     }
 
     /// What its configuration says of it for those who choose.
@@ -333,8 +396,8 @@ impl Backend {
     /// Generates. The engine is started first when it isn't running.
     #[must_use]
     pub fn generate(&self, request: GenRequest) -> GenStream {
-        let Inner { http, engine, patience, marks, .. } = &*self.inner;
-        let stream = answer::stream(Arc::clone(http), engine.clone(), request, *patience);
+        let Inner { http, marks, .. } = &*self.inner;
+        let stream = answer::stream(Arc::clone(&self.inner), request);
         if http.is_elsewhere() && !marks.is_metered {
             in_use::measured(stream, Arc::clone(http))
         } else {
@@ -356,7 +419,7 @@ impl Backend {
     /// As [`Self::models`].
     pub async fn listing(&self) -> Result<Listing, GenError> {
         self.ready().await?;
-        Ok(catalogue::listing(models::list(&self.inner.http).await?))
+        Ok(catalogue::listing(models::of_dialect(&self.inner).await?))
     }
 
     /// Loads a model; returns when it is resident.
@@ -365,9 +428,7 @@ impl Backend {
     /// As [`Self::models`], and when the model can't be loaded.
     pub async fn load(&self, model: &str, why: LoadReason) -> Result<(), GenError> {
         self.ready().await?;
-        let engine = self.inner.engine.as_deref();
-        let wish = LoadWish::default();
-        models::load(&self.inner.http, engine, model, wish, why, &mut |_| {}).await.map(drop)
+        models::load(&self.inner, model, LoadWish::default(), why, &mut |_| {}).await.map(drop)
     }
 
     /// Changes how a model is kept: loads it (returns when it is resident), unloads it, pins it, says when it
@@ -377,7 +438,7 @@ impl Backend {
     /// When it can't be reached or refuses; what it says of memory comes along.
     pub async fn change(&self, model: &str, change: Change) -> Result<(), GenError> {
         self.ready().await?;
-        models::change(&self.inner.http, self.inner.engine.as_deref(), model, change).await
+        models::change(&self.inner, model, change).await
     }
 
     /// The memory of a running engine's machine and who holds it; none when no engine runs, and for a server

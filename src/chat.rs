@@ -12,7 +12,7 @@ pub mod record;
 pub mod request;
 pub mod residency;
 
-pub use event::{Channel, Finish, GenError, GenErrorKind, GenEvent};
+pub use event::{Channel, Finish, GenError, GenErrorKind, GenEvent, Note};
 pub use ids::{GenKey, LaneId, SessionId, TurnId};
 pub use message::{Message, Role};
 pub use metrics::{CacheLost, CachePlace, Metrics, ServerTimings, Usage};

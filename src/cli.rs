@@ -7,14 +7,18 @@ mod config;
 mod doctor;
 #[cfg(feature = "local")]
 mod engine;
+mod estimate;
+mod fence;
 mod input;
 mod interface;
 mod models;
 mod out;
 mod report;
+mod route;
 #[cfg(feature = "local")]
 mod serve;
 mod sessions;
+mod stats;
 mod target;
 
 #[cfg(feature = "local")]
@@ -65,9 +69,12 @@ fn run(arguments: Vec<OsString>) -> Result<Exit, AppError> {
         Some(Command::Models { command, list }) => {
             models::run(command.as_ref(), &list, &config, &paths, file.as_deref())
         }
+        Some(Command::Estimate(arguments)) => estimate::run(&arguments, &config, &paths, file.as_deref()),
         Some(Command::Backends(arguments)) => backends::run(*arguments, &config, &paths, file.as_deref()),
         #[cfg(feature = "local")]
         Some(Command::Serve(arguments)) => serve::run(*arguments, &config, &paths, file.as_deref()),
+        Some(Command::Route(arguments)) => route::run(&arguments, &config, &paths, file.as_deref()),
+        Some(Command::Stats { json }) => stats::run(json, &paths),
         Some(Command::Sessions { command, list }) => sessions::run(command.as_ref(), list, &paths),
         Some(Command::Config { .. } | Command::Doctor { .. }) => Ok(Exit::Ok),
         None => {

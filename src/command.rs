@@ -73,6 +73,22 @@ pub enum Command {
     Target,
     Filter,
     Refresh,
+    Use,
+    On,
+    NextTarget,
+    Why,
+    Route,
+    RouteAgain,
+    Stats,
+    Backends,
+    Continue,
+    Escalate,
+    Keep,
+    KeepFirst,
+    KeepSecond,
+    FallBack,
+    WaitForIt,
+    Fence,
 }
 
 /// A heading of the help.
@@ -162,10 +178,43 @@ pub const COMMANDS: &[Spec] = &[
         Command::Retry,
         Group::Talk,
         &["retry", "regen"],
-        "",
+        "[target]",
         When::Idle,
         "ask the last question again (r alone, after a stopped or failed answer)",
     ),
+    slash(
+        Command::Continue,
+        Group::Talk,
+        &["continue"],
+        "[target]",
+        When::Idle,
+        "finish an answer that was cut, here or on another machine (c alone, after one that failed)",
+    ),
+    slash(
+        Command::Escalate,
+        Group::Talk,
+        &["escalate"],
+        "[target]",
+        When::Idle,
+        "ask another machine the same; its answer stands below, with what differs in the code",
+    ),
+    slash(
+        Command::Keep,
+        Group::Talk,
+        &["keep"],
+        "[number]",
+        When::Idle,
+        "choose which of several answers counts",
+    ),
+    slash(Command::On, Group::Talk, &["on"], "target text", When::Idle, "ask one target, this time only"),
+    key(Command::KeepFirst, Group::Talk, "keep the first of two answers"),
+    key(Command::KeepSecond, Group::Talk, "keep the second"),
+    key(
+        Command::FallBack,
+        Group::Talk,
+        "when a machine failed before its first text: run on the one that is offered",
+    ),
+    key(Command::WaitForIt, Group::Talk, "when a machine failed before its first text: wait for it"),
     slash(
         Command::Copy,
         Group::Talk,
@@ -190,6 +239,40 @@ pub const COMMANDS: &[Spec] = &[
         "[name]",
         When::Always,
         "choose the model of the next turn",
+    ),
+    slash(
+        Command::Use,
+        Group::Manage,
+        &["use"],
+        "target",
+        When::Always,
+        "send turns there from now on: auto, a backend, an alias, a model",
+    ),
+    key(Command::NextTarget, Group::Manage, "the next target: auto, then each backend"),
+    slash(Command::Why, Group::Manage, &["why"], "", When::Always, "why the last turn went where it did"),
+    slash(
+        Command::Route,
+        Group::Manage,
+        &["route"],
+        "text",
+        When::Always,
+        "where a question would go, and why; nothing is sent",
+    ),
+    slash(
+        Command::Backends,
+        Group::Manage,
+        &["backends"],
+        "",
+        When::Always,
+        "the machines, and how they are",
+    ),
+    slash(
+        Command::Fence,
+        Group::Manage,
+        &["fence"],
+        "[lift]",
+        When::Always,
+        "what the privacy fence keeps here; lift it for the next turn",
     ),
     slash(
         Command::Models,
@@ -226,6 +309,14 @@ pub const COMMANDS: &[Spec] = &[
     ),
     slash(Command::Theme, Group::Manage, &["theme"], "[name]", When::Always, "choose a theme"),
     slash(Command::Status, Group::Manage, &["status"], "", When::Always, "session, model, turns and tokens"),
+    slash(
+        Command::Stats,
+        Group::Manage,
+        &["stats"],
+        "",
+        When::Always,
+        "measured speeds, and how well they were predicted",
+    ),
     slash(Command::Quit, Group::Manage, &["quit", "exit", "bye", "q"], "", When::Always, "leave"),
     key(Command::Redraw, Group::Manage, "draw the screen anew"),
     key(Command::Suspend, Group::Manage, "back to the shell; fg returns"),
@@ -255,7 +346,7 @@ pub const COMMANDS: &[Spec] = &[
         "pin the model in memory, or unpin it",
     ),
     key(Command::KeepAlive, Group::Board, "how long it stays: default, 5 min, 1 h, for ever, one answer"),
-    key(Command::Target, Group::Board, "make it the target of the next turn"),
+    key(Command::Target, Group::Board, "make it the target of the next turns"),
     key(Command::Filter, Group::Board, "show only models that match"),
     key(Command::Refresh, Group::Board, "ask every machine again"),
     key(Command::PageUp, Group::Scroll, "a page up"),
@@ -299,6 +390,7 @@ pub const COMMANDS: &[Spec] = &[
     key(Command::Last, Group::List, "the end of the list"),
     key(Command::Accept, Group::List, "choose the marked entry"),
     key(Command::Close, Group::List, "close the help or the board"),
+    key(Command::RouteAgain, Group::List, "ask the router again"),
 ];
 
 /// The row of a command.
@@ -463,7 +555,7 @@ mod tests {
         let names = |draft: &str| {
             complete(draft).map(|found| found.into_iter().map(|(name, _)| name).collect::<Vec<_>>())
         };
-        assert_eq!(names("/s").expect("a word"), ["stop", "sessions", "system", "status"]);
+        assert_eq!(names("/s").expect("a word"), ["stop", "sessions", "system", "status", "stats"]);
         assert_eq!(names("/mo").expect("a word"), ["model", "models"]);
         assert_eq!(names("/cle").expect("a word"), ["clear"]);
         assert_eq!(names("/mdl").expect("a word"), ["model", "models"]);

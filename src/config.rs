@@ -1,6 +1,7 @@
 //! The configuration: one total value, defaults filled in. Loading and its errors are in [`mod@file`], changes
 //! by the program in [`edit`].
 
+mod abilities;
 pub mod address;
 mod backends;
 pub mod edit;
@@ -11,6 +12,7 @@ mod routing;
 mod serve;
 mod units;
 
+pub use abilities::{Abilities, Continues};
 pub use backends::{BackendConfig, BackendKind};
 pub use routing::{AliasConfig, Fallback, Pick, Policy, PrivacyConfig, QuietHours, RouteConfig, WarmConfig};
 pub use serve::{ServeConfig, ServeLimits};
@@ -103,11 +105,12 @@ pub struct EngineConfig {
     pub preload: Vec<String>,
     /// Layers on accelerators: `"auto"`, or how many.
     pub gpu_layers: GpuLayers,
-    /// Main memory for conversations that left their slot; 0 keeps none.
+    /// Main memory for conversations that left their slot; 0 keeps none. Beside it, a model that can't take tokens back
+    /// (recurrent and hybrid ones) has up to a quarter of that for its checkpoints.
     pub cache_memory: ByteSize,
     /// Room on disk for conversations of sessions, so that they are warm after a restart; 0 keeps none.
     pub cache_disk: ByteSize,
-    /// Whether tokens are guessed from the context and checked together.
+    /// Whether tokens are guessed and checked together.
     pub draft: DraftMode,
     /// Settings of single models.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -118,7 +121,8 @@ pub struct EngineConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DraftMode {
-    /// From repetitions in the context, where that was measured to be faster.
+    /// From repetitions in the context, and by the `draft_model` of a model that has one, where that was measured to
+    /// be faster.
     #[default]
     Auto,
     /// Never.
@@ -143,6 +147,10 @@ pub struct EngineModelConfig {
     /// Conversations it serves at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slots: Option<u32>,
+    /// A smaller model with the same vocabulary that guesses ahead for it, where that is measured to be faster: its
+    /// id, or the path of its file. Loaded and unloaded with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub draft_model: Option<String>,
 }
 
 impl Default for EngineConfig {

@@ -11,13 +11,16 @@
 pub mod activity;
 #[cfg(feature = "portable")]
 mod backends;
+mod brake;
 pub mod builtin;
 pub mod cache;
 pub mod catalogue;
+pub mod checkpoint;
 pub mod count;
 pub mod detok;
 pub mod draft;
 pub mod embed_thread;
+pub mod energy;
 pub mod fair;
 pub mod gate;
 pub mod gguf;

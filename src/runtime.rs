@@ -4,6 +4,7 @@
 //! a backend contacted. End: generations are dropped, the store is flushed, the terminal given back; a process
 //! that was told to end by a signal then dies by it.
 
+pub mod around;
 mod canvas;
 mod clipboard;
 mod clock;

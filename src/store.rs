@@ -8,6 +8,7 @@ mod hold;
 mod open;
 mod read;
 mod schema;
+mod speeds;
 mod ticket;
 mod writer;
 
@@ -15,6 +16,7 @@ mod writer;
 mod tests;
 
 pub use read::{find, inputs, latest, list, load};
+pub use speeds::{outcomes, speeds};
 
 use crate::chat::SessionId;
 use crate::chat::record::{SessionRecord, StoreJob, TurnRecord};

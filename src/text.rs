@@ -1,6 +1,7 @@
 //! Text functions: sanitising, width, editing, UTF-8 across chunk borders. Pure.
 
 pub mod edit;
+pub(crate) mod format;
 pub mod sanitize;
 pub mod utf8;
 pub mod width;

@@ -5,19 +5,33 @@
 
 #[path = "conformance/engine.rs"]
 mod engine;
+#[path = "support/fake_lmstudio.rs"]
+mod fake_lmstudio;
+#[path = "support/fake_ollama.rs"]
+mod fake_ollama;
 #[path = "support/fake_server.rs"]
 mod fake_server;
+#[path = "conformance/kinds.rs"]
+mod kinds;
+#[path = "conformance/lmstudio.rs"]
+mod lmstudio;
+#[path = "conformance/ollama.rs"]
+mod ollama;
+#[path = "support/recorder.rs"]
+mod recorder;
 #[path = "support/suite.rs"]
 mod suite;
+#[path = "conformance/traps.rs"]
+mod traps;
 
 use duet::backend::{Backend, LoadReason};
 use duet::chat::{Channel, Finish, GenErrorKind, GenEvent};
-use duet::config::BackendConfig;
+use duet::config::{BackendConfig, BackendKind};
 use fake_server::{FakeServer, Reply, Request, Step, events};
 use futures_util::StreamExt;
 use pretty_assertions::assert_eq;
 use serde_json::{Value, json};
-use suite::{Prompts, check_order, collect, failure, request, suite, text};
+use suite::{Manner, Prompts, check_order, collect, failure, request, suite, text};
 
 const CHAT: &str = "POST /v1/chat/completions";
 
@@ -35,9 +49,19 @@ const RECORDED: &str = concat!(
 const ANSWER: &str = "Grüße aus 東京 😀";
 
 pub(crate) fn backend(server: &FakeServer) -> Backend {
+    backend_at(server.url(), None)
+}
+
+/// A server here, of this kind, or one whose kind is found out.
+pub(crate) fn backend_at(url: &str, kind: Option<BackendKind>) -> Backend {
     let config =
-        BackendConfig { name: "mac".to_owned(), url: server.url().to_owned(), ..BackendConfig::default() };
+        BackendConfig { name: "mac".to_owned(), url: url.to_owned(), kind, ..BackendConfig::default() };
     Backend::server(&config).expect("a good address")
+}
+
+/// Questions a server was asked; looks at what it is don't count.
+pub(crate) fn questions(server: &FakeServer) -> Vec<Request> {
+    server.requests().into_iter().filter(|request| request.method == "POST").collect()
 }
 
 pub(crate) fn delta(content: &str) -> Value {
@@ -52,6 +76,7 @@ pub(crate) fn finish(reason: &str) -> Value {
 pub(crate) fn talker(request: &Request) -> Reply {
     match request.route().as_str() {
         "GET /health" => Reply::json(200, &json!({"status": "ok"})),
+        "GET /props" => Reply::json(200, &json!({"role": "router", "models_autoload": true})),
         "GET /engine/status" => Reply::json(200, &json!({"version": duet::VERSION, "pid": 1})),
         "GET /v1/models" => {
             Reply::json(200, &json!({"data": [{"id": "small", "status": {"value": "loaded"}}]}))
@@ -82,6 +107,7 @@ pub(crate) fn prompts() -> Prompts {
         question: "What time is it?".to_owned(),
         long: "What time is it, in words?".to_owned(),
         missing_model: "nosuchmodel".to_owned(),
+        manner: Manner::Loads,
     }
 }
 
@@ -91,9 +117,13 @@ async fn a_server_passes_the_suite() {
     suite(&backend(&server), &prompts()).await;
 }
 
-/// A server that gives these steps to every question.
+/// A server that gives these steps to every question, and has nothing else to say.
 async fn scripted(steps: Vec<Step>) -> FakeServer {
-    FakeServer::tcp(move |_| Reply::stream(steps.clone())).await
+    FakeServer::tcp(move |request| match request.method.as_str() {
+        "POST" => Reply::stream(steps.clone()),
+        _ => Reply::json(404, &json!({"detail": "Not Found"})),
+    })
+    .await
 }
 
 #[tokio::test]
@@ -103,9 +133,12 @@ async fn one_question_is_one_post() {
     check_order(&events);
     assert_eq!(text(&events, Channel::Answer), ANSWER);
     assert_eq!(text(&events, Channel::Thinking), "Hm. ");
-    let requests = server.requests();
+    let requests = questions(&server);
     assert_eq!(requests.iter().map(Request::route).collect::<Vec<_>>(), [CHAT]);
     let sent = requests[0].json();
+    let headers = requests[0].headers.to_lowercase();
+    let length = format!("content-length: {}\r\n", requests[0].body.len());
+    assert!(headers.contains(&length) && !headers.contains("transfer-encoding"), "{headers}");
     assert_eq!(
         (&sent["model"], &sent["stream"], &sent["temperature"]),
         (&json!("small"), &json!(true), &json!(0.0))
@@ -137,7 +170,7 @@ async fn a_cut_is_complete_only_after_the_finish_reason() {
         if !is_done {
             assert_eq!(failure(&events).0, GenErrorKind::Protocol);
         }
-        assert_eq!(server.requests().len(), 1, "nothing is sent twice");
+        assert_eq!(questions(&server).len(), 1, "nothing is sent twice");
     }
 }
 
@@ -240,14 +273,15 @@ async fn refusals_before_the_stream() {
     ];
     for (reply, kind, words) in cases {
         let server = FakeServer::tcp(move |_| reply.clone()).await;
-        let events = collect(&backend(&server), request("small", "Hi")).await;
+        let backend = backend_at(server.url(), Some(BackendKind::Openai));
+        let events = collect(&backend, request("small", "Hi")).await;
         check_order(&events);
         let (got, message) = failure(&events);
         assert_eq!(got, kind, "{message}");
         let first = message.lines().next().unwrap_or_default();
         assert!(first.contains(words), "{message}");
         assert!(message.lines().count() <= 2 && message.len() < 600, "{message}");
-        assert_eq!(server.requests().len(), 1, "nothing is sent twice");
+        assert_eq!(questions(&server).len(), 1, "nothing is sent twice");
     }
 }
 
@@ -274,18 +308,6 @@ async fn nobody_there() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_no_llama_server_is_spared_its_fields() {
-    let server = FakeServer::tcp(|request| talker(request).header("server", "uvicorn")).await;
-    let backend = backend(&server);
-    for _ in 0..2 {
-        collect(&backend, request("small", "Hi")).await;
-    }
-    let sent: Vec<bool> =
-        server.requests().iter().map(|r| r.json().get("return_progress").is_some()).collect();
-    assert_eq!(sent, [true, false], "asked once, before it was known");
-}
-
-#[tokio::test]
 async fn nonsense_in_place_of_a_list() {
     for (reply, words) in [
         (Reply::new(200, "text/html", "<html><title>Hi</title>"), "a web page titled \"Hi\""),
@@ -306,7 +328,10 @@ async fn a_load_that_fails_says_why() {
         _ => Reply::json(200, &json!({"data": [{"id": "small", "status": {"value": "failed", "message": "cut off at byte 7"}}]})),
     })
     .await;
-    let error = backend(&server).load("small", LoadReason::Asked).await.expect_err("it fails");
+    let error = backend_at(server.url(), Some(BackendKind::LlamaServer))
+        .load("small", LoadReason::Asked)
+        .await
+        .expect_err("it fails");
     assert_eq!(error.kind, GenErrorKind::Model);
     assert_eq!(error.message.lines().next(), Some("mac can't load small: cut off at byte 7"));
 }
@@ -331,6 +356,7 @@ async fn a_load_waits_until_the_model_is_resident() {
         }
     })
     .await;
-    backend(&server).load("small", LoadReason::Asked).await.expect("it loads");
+    let backend = backend_at(server.url(), Some(BackendKind::LlamaServer));
+    backend.load("small", LoadReason::Asked).await.expect("it loads");
     assert_eq!(server.count("GET /v1/models"), 3);
 }

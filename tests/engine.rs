@@ -295,6 +295,18 @@ fn models_are_listed_loaded_and_unloaded() {
         prompt["prompt"],
         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
     );
+    let counted = br#"{"model":"builtin","messages":[{"role":"user","content":"hi"}]}"#;
+    let (status, count) = engine.post("/v1/chat/completions/input_tokens", counted);
+    assert_eq!((status, count["object"].as_str()), (200, Some("response.input_tokens")));
+    assert!(count["input_tokens"].as_u64().unwrap() > 10, "{count}");
+    assert_eq!(engine.post("/models/unload", br#"{"model":"builtin"}"#).0, 200);
+    let (status, refusal) = engine.post("/v1/chat/completions/input_tokens", counted);
+    assert_eq!(
+        (status, refusal["error"]["type"].as_str()),
+        (503, Some("unavailable_error")),
+        "nothing is loaded"
+    );
+    assert_eq!(status_of("builtin").as_deref(), Some("unloaded"));
     let tokens = engine.post("/tokenize", br#"{"model":"builtin","content":"Hello world"}"#).1;
     assert!(tokens["tokens"].as_array().unwrap().len() >= 2, "{tokens}");
 }
@@ -527,4 +539,56 @@ fn guessing_is_counted_and_can_be_switched_off() {
     assert!(answer["timings"].get("draft_n").is_none(), "{answer}");
     assert_eq!(off.post("/models/unload", br#"{"model":"builtin"}"#).0, 200);
     assert_eq!(off.get("/engine/status")["cache"], json!({"memory_bytes": 0, "disk_bytes": 0}));
+}
+
+#[test]
+fn models_that_remember_in_other_ways_reuse_what_they_can() {
+    let engine = Engine::start();
+    for (name, before_end) in [("hybrid", 16), ("windowed", 1)] {
+        let model = format!("{}/tests/models/{name}.gguf", env!("CARGO_MANIFEST_DIR"));
+        let ask = |more: Value| {
+            let long = "the cat sat on the mat and looked at the moon. ".repeat(30);
+            let mut body = json!({"model": model, "temperature": 0, "max_tokens": 20, "ignore_eos": true,
+                "messages": [{"role": "user", "content": long}]});
+            body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            engine.chat(&body)
+        };
+        let first = ask(json!({}));
+        let again = ask(json!({}));
+        assert_eq!(again["choices"], first["choices"], "{name}");
+        let prompt = first["usage"]["prompt_tokens"].as_u64().unwrap();
+        assert_eq!(again["timings"]["cache_n"], prompt - before_end, "{name}: {}", again["timings"]);
+        assert_eq!(again["timings"]["cache_lost"], Value::Null);
+        let anew = ask(json!({"cache_prompt": false}));
+        assert_eq!((&anew["timings"]["cache_n"], &anew["choices"]), (&json!(0), &first["choices"]), "{name}");
+    }
+}
+
+#[test]
+fn a_stream_with_an_id_survives_its_connection_here_too() {
+    use std::io::{Read, Write};
+    let engine = Engine::start();
+    let send = |head: &str, body: &str| {
+        let mut stream = std::os::unix::net::UnixStream::connect(engine.socket()).unwrap();
+        let length = body.len();
+        let head = format!(
+            "{head} HTTP/1.0\r\nhost: duet\r\nx-conversation-id: turn\r\n\
+            content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        stream
+    };
+    let body = json!({"model": "builtin", "temperature": 0, "stream": true,
+        "messages": [{"role": "user", "content": "Count from 1 to 50"}]});
+    let mut cut = send("POST /v1/chat/completions", &body.to_string());
+    cut.read_exact(&mut [0; 400]).unwrap();
+    drop(cut);
+    let mut whole = String::new();
+    send("GET /v1/stream?conv_id=turn", "").read_to_string(&mut whole).unwrap();
+    assert!(whole.contains("49 50") || whole.contains("50\""), "{whole:.500}");
+    assert!(whole.ends_with("data: [DONE]\n\n"), "{:?}", whole.lines().last());
+    let mut stopped = String::new();
+    send("DELETE /v1/stream?conv_id=turn", "").read_to_string(&mut stopped).unwrap();
+    assert!(stopped.starts_with("HTTP/1.0 204"), "{stopped}");
+    assert_eq!(engine.get("/v1/stream?conv_id=turn")["error"]["code"], 404);
 }

@@ -91,6 +91,51 @@ fn images_are_seen_and_remembered() {
 }
 
 #[test]
+fn a_projector_counts_for_the_memory_of_its_model() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = models(dir.path());
+    let bytes = |value: &Value| {
+        ["weights", "kv", "compute"].iter().map(|part| value[part].as_u64().unwrap()).sum::<u64>()
+    };
+    let resident = |engine: &Engine| bytes(&engine.get("/engine/status")["models"][0]["bytes"]);
+    let need = |engine: &Engine, id: &str| {
+        let list = engine.get("/v1/models");
+        let entry = list["data"].as_array().unwrap().iter().find(|m| m["id"] == id).cloned();
+        entry.unwrap()["duet"]["need"].as_u64().unwrap()
+    };
+    let engine = Engine::start();
+    engine.chat(&body("builtin", &[], "Hello"));
+    let alone = resident(&engine);
+    assert_eq!(engine.post("/models/unload", br#"{"model":"builtin"}"#).0, 200);
+    // Before the first image it is not open yet, after it it is.
+    engine.chat(&body(&model, &[], "Hello"));
+    let closed = resident(&engine);
+    assert!(closed.abs_diff(alone) < 1 << 16, "{closed} and {alone}");
+    engine.chat(&body(&model, &[&bitmap(1)], "What is this?"));
+    let open = resident(&engine);
+    let file = std::fs::metadata(dir.path().join("mmproj-seer-f32.gguf")).unwrap().len();
+    assert!(open > closed + file / 2, "{open} after {closed}: weights, and scratch memory");
+    assert!(open < closed + file + (8 << 20), "{open} after {closed}");
+    assert_eq!(engine.post("/models/unload", json!({"model": model}).to_string().as_bytes()).0, 200);
+    // As measured, what is listed is what it takes.
+    let id = engine.get("/v1/models")["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|m| m["id"].as_str().unwrap().to_owned())
+        .find(|id| id.contains("seer"))
+        .unwrap();
+    assert!(need(&engine, &id).abs_diff(open) < open / 20, "{} and {open}", need(&engine, &id));
+    // A budget for the model without its projector is too small.
+    let tight = Engine::start_with(&format!("[engine]\nmemory = {}\n", alone + file / 2));
+    tight.chat(&body("builtin", &[], "Hello"));
+    assert_eq!(tight.post("/models/unload", br#"{"model":"builtin"}"#).0, 200);
+    let (status, answer) =
+        tight.post("/v1/chat/completions", body(&model, &[], "Hello").to_string().as_bytes());
+    assert_eq!(status, 507, "{answer}");
+}
+
+#[test]
 fn what_can_not_be_seen_is_said() {
     let dir = tempfile::tempdir().unwrap();
     let model = models(dir.path());

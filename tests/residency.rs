@@ -103,6 +103,34 @@ fn two_models_take_turns_where_memory_holds_one_and_a_half() {
 }
 
 #[test]
+fn nobody_leaves_for_a_question_that_may_come() {
+    let engine = engine(&for_one_and_a_half());
+    answers(&engine, SMALL);
+    let ahead = |model: &str| {
+        let mut body = question(model);
+        body["max_tokens"] = json!(0);
+        body["duet_ahead"] = json!(true);
+        body
+    };
+    let message = refused(&engine, "/v1/chat/completions", &ahead(LARGE));
+    assert!(message.contains("others would have to leave"), "{message}");
+    assert_eq!(residents(&engine), [SMALL]);
+    assert_eq!(engine.get("/engine/status")["evictions"], 0);
+    assert_eq!(listed(&engine, LARGE)["status"]["value"], "unloaded", "it has not failed");
+    // The question itself is another matter; and what is resident is made ready.
+    answers(&engine, LARGE);
+    assert_eq!(residents(&engine), [LARGE]);
+    let (status, ready) = post(&engine, "/v1/chat/completions", &ahead(LARGE));
+    assert_eq!((status, &ready["timings"]["predicted_n"]), (200, &json!(0)), "{ready}");
+
+    let mut wrong = question(SMALL);
+    wrong["duet_ahead"] = json!(true);
+    let (status, said) = post(&engine, "/v1/chat/completions", &wrong);
+    assert_eq!(status, 400, "{said}");
+    assert!(said["error"]["message"].as_str().unwrap().contains("duet_ahead"), "{said}");
+}
+
+#[test]
 fn a_pinned_model_never_leaves() {
     let engine = engine(&for_one_and_a_half());
     let (status, _) = post(&engine, "/models/load", &json!({"model": SMALL, "pin": true}));
@@ -328,13 +356,15 @@ fn the_configuration_loads_and_pins() {
 fn the_dry_run_knows_what_a_load_takes() {
     for context in [512, 2048] {
         let engine = engine("");
-        for model in [SMALL, LARGE] {
+        for model in [SMALL, LARGE, "embed-bert", "embed-llama", "hybrid", "windowed"] {
             assert_eq!(post(&engine, "/models/load", &json!({"model": model, "context": context})).0, 200);
             wait_until("it is resident", || residents(&engine).contains(&model.to_owned()));
             let status = engine.get("/engine/status");
             let models = status["models"].as_array().unwrap();
             let real = models.iter().find(|m| m["id"] == model).unwrap();
             let path = real["path"].as_str().unwrap();
+            // No more than it was trained with.
+            let context = real["context"].as_u64().unwrap();
             let probe = command(engine.dir())
                 .args(["engine", "probe", path, "--measure", "--context", &context.to_string()])
                 .output()
@@ -354,6 +384,87 @@ fn the_dry_run_knows_what_a_load_takes() {
             }
         }
     }
+}
+
+/// The large model with the small one to guess for it; `more` goes into the engine's configuration.
+fn with_draft_model(name: &str, more: &str) -> Engine {
+    engine(&format!("{more}[[engine.models]]\nid = \"{LARGE}\"\ndraft_model = \"{name}\"\n"))
+}
+
+#[test]
+fn a_draft_model_comes_and_leaves_with_its_model() {
+    let alone = engine("");
+    let with = with_draft_model(SMALL, "");
+    for max_tokens in [8, 500] {
+        let coded = json!({"model": LARGE, "temperature": 0, "max_tokens": max_tokens, "messages": [
+            {"role": "user", "content": "Write a binary search in Rust"}]});
+        let (plain, same) = (alone.chat(&coded), with.chat(&coded));
+        assert_eq!(same["choices"], plain["choices"]);
+        if max_tokens == 8 {
+            // Nothing repeats so early.
+            assert_eq!(plain["timings"]["draft_n"], Value::Null, "{plain}");
+            assert!(same["timings"]["draft_n_accepted"].as_u64().unwrap() > 0, "{same}");
+        }
+    }
+    answers(&with, LARGE);
+    // It is no resident of its own, but its memory counts, as measured before.
+    assert_eq!(residents(&with), [LARGE]);
+    let (small, large) = sizes();
+    let model = with.get("/engine/status")["models"][0].clone();
+    assert_eq!(model["draft_model"], SMALL);
+    assert!(bytes(&model).abs_diff(small + large) < 1 << 16, "{model}, not {small} and {large}");
+    assert_eq!(post(&with, "/models/unload", &json!({"model": LARGE})).0, 200);
+    wait_until("it has left", || residents(&with).is_empty());
+    let need = listed(&with, LARGE)["duet"]["need"].as_u64().unwrap();
+    assert!(need.abs_diff(bytes(&model)) <= bytes(&model) / 20, "{need} needed, {model} allocated");
+    assert!(need > listed(&alone, LARGE)["duet"]["need"].as_u64().unwrap(), "not alone");
+}
+
+#[test]
+fn a_draft_model_counts_when_there_is_little_memory() {
+    let (small, large) = sizes();
+    let budget = format!("memory = {}\n", large + small / 2);
+    answers(&engine(&budget), LARGE);
+    let engine = with_draft_model(SMALL, &budget);
+    let message = refused(&engine, "/models/load", &json!({"model": LARGE}));
+    assert!(message.contains("needs") && residents(&engine).is_empty(), "{message}");
+    // Without guesses there is none.
+    let engine = with_draft_model(SMALL, &format!("draft = \"off\"\n{budget}"));
+    answers(&engine, LARGE);
+}
+
+#[test]
+fn a_draft_model_that_can_not_guess_is_refused() {
+    let cases = [
+        ("nowhere", "there is no model \"nowhere\""),
+        ("embed-llama", "not a chat model: it makes embeddings"),
+        ("./strange.gguf", "its token 1000 is"),
+    ];
+    for (name, why) in cases {
+        let engine = with_draft_model(name, "");
+        // The built-in model with one token changed in its file, which is found by its bytes.
+        let mut file = std::fs::read(format!("{}/models/builtin.gguf", env!("CARGO_MANIFEST_DIR"))).unwrap();
+        change_token(&mut file, 1000);
+        std::fs::write(engine.dir().join("config/strange.gguf"), file).unwrap();
+        let (status, answer) = post(&engine, "/v1/chat/completions", &question(LARGE));
+        let message = answer["error"]["message"].as_str().unwrap();
+        assert_eq!((status, message.lines().count()), (500, 2), "{message}");
+        assert!(message.contains(why) && message.contains("can't be the draft model"), "{message}");
+        assert!(message.ends_with("or leave `draft_model` out"), "{message}");
+        answers(&engine, SMALL);
+    }
+}
+
+/// Replaces the first byte of one token's text in a GGUF file by another.
+fn change_token(file: &mut [u8], token: usize) {
+    let key = b"tokenizer.ggml.tokens";
+    let at = file.windows(key.len()).position(|window| window == key).unwrap() + key.len();
+    // The types of the array and of its elements, and how many there are.
+    let mut at = at + 4 + 4 + 8;
+    for _ in 0..token {
+        at += 8 + usize::from(file[at]);
+    }
+    file[at + 8] = b'~';
 }
 
 #[test]

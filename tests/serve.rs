@@ -13,6 +13,8 @@ mod client;
 mod ends;
 #[path = "serve/strangers.rs"]
 mod strangers;
+#[path = "serve/streams.rs"]
+mod streams;
 #[path = "serve/tls.rs"]
 mod tls;
 #[path = "serve/work.rs"]

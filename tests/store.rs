@@ -40,6 +40,7 @@ fn open_turn(store: &Store, turn: u32, user: &str) {
             quantisation: None,
             rule: "default".to_owned(),
             reason: "default".to_owned(),
+            decision: String::new(),
             answer: String::new(),
             thinking: String::new(),
             outcome: Outcome::Open,

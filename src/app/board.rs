@@ -62,7 +62,7 @@ impl Step<'_> {
             let exact = rows.iter().filter(|row| row.card.id == name || full(row) == name);
             let mut found: Vec<(String, String)> = exact.map(key_of).collect();
             if found.is_empty() {
-                let matching = picker::matching(picker::models(&self.model.fleet, &self.model.prefs), name);
+                let matching = picker::matching(picker::models(self.model), name);
                 found = rows.iter().filter(|row| matching.contains(&full(row))).map(key_of).collect();
             }
             found
@@ -431,7 +431,7 @@ impl Step<'_> {
     fn board(&mut self) -> Option<&mut Board> {
         self.model.overlays.iter_mut().find_map(|overlay| match overlay {
             Overlay::Board(board) => Some(board),
-            Overlay::Help { .. } | Overlay::Picker(_) => None,
+            Overlay::Help { .. } | Overlay::Picker(_) | Overlay::Backends { .. } | Overlay::Sheet(_) => None,
         })
     }
 }

@@ -4,9 +4,11 @@ use super::generate::Input;
 use super::model::{Completion, QueueFlow};
 use super::update::Step;
 use crate::chat::record::StoreJob;
-use crate::command::{self, Line, Spec};
+use crate::command::{self, Command, Line, Spec};
 use crate::text::EditBuffer;
 
+/// Classes of tasks people expect to be aliases.
+const CLASSES: [&str; 5] = ["fast", "deep", "code", "small", "large"];
 /// Earlier inputs kept in memory.
 const HISTORY: usize = 1000;
 
@@ -21,8 +23,10 @@ impl Step<'_> {
         edit(&mut self.model.composer.buffer);
         let draft = self.model.composer.buffer.text();
         let items = command::complete(draft).unwrap_or_default();
-        let items: Vec<_> = items.into_iter().map(|(name, spec)| item(name, spec)).collect();
+        let mut items: Vec<_> = items.into_iter().map(|(name, spec)| item(name, spec)).collect();
+        items.extend(self.aliases_like(self.model.composer.buffer.text()));
         self.model.composer.completion = (!items.is_empty()).then_some(Completion { items, selected: 0 });
+        self.typed();
     }
 
     /// Moves the cursor; the popup stays.
@@ -43,8 +47,11 @@ impl Step<'_> {
         let Some((label, _)) = completion.items.into_iter().nth(completion.selected) else { return };
         // What follows the name is its argument as the list shows it.
         let name = label.split(' ').next().unwrap_or_default().to_owned();
-        let takes_argument =
-            command::named(name.trim_start_matches('/')).is_some_and(|spec| !spec.argument.is_empty());
+        let word = name.trim_start_matches('/');
+        let takes_argument = match command::named(word) {
+            Some(spec) => !spec.argument.is_empty(),
+            None => self.is_alias(word),
+        };
         let text = if takes_argument { name + " " } else { name };
         let buffer = &mut self.model.composer.buffer;
         buffer.replace(0..buffer.text().len(), &text);
@@ -59,7 +66,7 @@ impl Step<'_> {
         }
         if let Some(completion) = &self.model.composer.completion {
             let draft = self.model.composer.buffer.text().trim_start_matches('/').to_lowercase();
-            if command::named(&draft).is_none() {
+            if command::named(&draft).is_none() && !self.is_alias(&draft) {
                 let is_unique = completion.items.len() == 1;
                 self.complete();
                 if !is_unique {
@@ -74,20 +81,31 @@ impl Step<'_> {
         let line = self.model.composer.buffer.expanded();
         // A paste that is kept aside is text, whatever it begins with.
         let begins_typed = self.model.composer.buffer.text().starts_with(['/', ' ', '\t']);
-        let read = if begins_typed { command::parse(&line) } else { Line::Text(line.clone()) };
+        let alias = self.alias_line(&line).filter(|_| begins_typed);
+        let read = match alias {
+            Some(argument) => Line::Run { command: Command::On, argument },
+            None if begins_typed => command::parse(&line),
+            None => Line::Text(line.clone()),
+        };
         match read {
             Line::Text(text) => self.submit(text.trim_end(), &line),
             Line::Run { command, argument } => {
                 let draft = self.draft();
                 self.take_draft();
-                if self.run_command(command, &argument) {
-                    self.note_input(&line);
+                // A question for one target is remembered where it is sent.
+                if self.run_line(command, &argument, &line) {
+                    if command != Command::On {
+                        self.note_input(&line);
+                    }
                 } else {
                     self.put_back(draft);
                 }
             }
             Line::Unknown { word, nearest } => {
                 let hint = match nearest {
+                    _ if CLASSES.contains(&word.as_str()) => {
+                        "an [[alias]] of that name in the configuration makes it one.".to_owned()
+                    }
                     Some(name) => format!("did you mean /{name}?"),
                     None => "/help lists them.".to_owned(),
                 };
@@ -255,6 +273,31 @@ impl Step<'_> {
             0 => usize::from(self.model.size.0),
             width => width,
         }
+    }
+}
+
+/// Targets an alias lists in the popup.
+const ALIAS_TARGETS: usize = 3;
+
+impl Step<'_> {
+    fn is_alias(&self, word: &str) -> bool {
+        self.model.routing.aliases.iter().any(|alias| alias.name == word)
+    }
+
+    /// Aliases that begin with what is typed after the slash.
+    fn aliases_like(&self, draft: &str) -> Vec<(String, String)> {
+        let Some(typed) = draft.strip_prefix('/') else { return Vec::new() };
+        let aliases = self.model.routing.aliases.iter();
+        let fitting =
+            aliases.filter(|alias| alias.name.starts_with(typed) && command::named(&alias.name).is_none());
+        fitting
+            .map(|alias| {
+                let more = if alias.targets.len() > ALIAS_TARGETS { ", …" } else { "" };
+                let targets: Vec<&str> =
+                    alias.targets.iter().take(ALIAS_TARGETS).map(String::as_str).collect();
+                (format!("/{} text", alias.name), format!("ask {}{more} this time", targets.join(", ")))
+            })
+            .collect()
     }
 }
 

@@ -16,15 +16,28 @@ pub enum Effect {
         /// What to generate.
         request: Box<GenRequest>,
     },
+    /// Get a backend ready for a question that may come; ends what was begun before. Answered by [`super::Msg::Warmed`].
+    Warm {
+        /// The backend's name.
+        backend: String,
+        /// The conversation with the draft, for zero tokens.
+        request: Box<GenRequest>,
+    },
+    /// End getting ready.
+    StopWarming,
     /// Stop a generation: its connection is closed, no more events come.
     Cancel(GenKey),
     /// Give the store something.
     Store(StoreJob),
-    /// Ask a backend for its models; answered by [`super::Msg::Models`].
+    /// Ask a backend for its models; answered by [`super::Msg::Models`] and [`super::Msg::Probed`].
     ListModels {
         /// The backend's name.
         backend: String,
     },
+    /// See how things stand around this machine; answered by [`super::Msg::Around`].
+    LookAround,
+    /// Read how answers went; answered by [`super::Msg::Stats`].
+    ReadStats,
     /// Ask a backend for its machine's memory; answered by [`super::Msg::Machine`].
     LookAtMachine {
         /// The backend's name.
@@ -105,6 +118,10 @@ pub enum TimerId {
     Tick,
     /// Keys after a paste are text until then.
     PasteTail,
+    /// The person has paused in typing.
+    Warm,
     /// A time on the residency board is another one now.
     Board,
+    /// A machine that is waited for is looked for again.
+    Wait,
 }

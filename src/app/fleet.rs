@@ -1,37 +1,21 @@
 //! What is known of backends and models: taking news in, and what the router and a request need of it.
 
 use super::effect::Effect;
-use super::model::{BackendView, EngineView, Fleet, Model, Prefs, Restart};
+use super::model::{BackendView, EngineView, Fleet, Prefs, Restart};
 use super::msg::EngineNews;
 use super::notice::one_line;
 use super::turn::Phase;
 use super::update::Step;
 use crate::chat::{GenErrorKind, Listing, ModelCard, ModelState, Sampling};
-use crate::router::{BackendFacts, Decision, Facts, ModelFacts};
+use crate::config::BackendKind;
+use crate::router::Decision;
 use crate::text::{shown, shown_line};
+use std::time::Duration;
 
-impl Model {
-    /// What the router wants to know.
-    #[must_use]
-    pub fn facts(&self) -> Facts {
-        let backends = self.fleet.backends.iter().map(|backend| BackendFacts {
-            name: backend.name.clone(),
-            default_model: backend.default_model.clone(),
-            models: (backend.models.iter())
-                .filter(|card| !backend.embedders.contains(&card.id))
-                .map(ModelFacts::from)
-                .collect(),
-            ..BackendFacts::default()
-        });
-        Facts {
-            pin: self.prefs.pin.clone(),
-            session: self.session.target.clone(),
-            configured: self.prefs.configured.clone(),
-            backends: backends.collect(),
-            ..Facts::default()
-        }
-    }
-}
+/// How long a machine that is away has to answer before it is looked for once more.
+const LOOK_FOR: Duration = Duration::from_secs(10);
+/// How old news of what is around may be.
+const LOOK: Duration = Duration::from_secs(60);
 
 impl Fleet {
     /// What is known of a model.
@@ -84,6 +68,90 @@ impl Step<'_> {
         self.refresh_board(name);
     }
 
+    /// What a backend has shown to be.
+    pub(super) fn met(
+        &mut self,
+        name: &str,
+        kind: Option<BackendKind>,
+        rtt_ms: Option<f64>,
+        wake_ms: Option<f64>,
+    ) {
+        let Some(backend) = self.model.fleet.backends.iter_mut().find(|b| b.name == name) else { return };
+        backend.setup.kind = kind.or(backend.setup.kind);
+        backend.rtt_ms = rtt_ms.or(backend.rtt_ms);
+        backend.wake_ms = wake_ms.or(backend.wake_ms);
+    }
+
+    /// A backend was asked for something small: it answered, or it did not.
+    pub(super) fn probed(&mut self, name: &str, result: Result<Duration, GenErrorKind>) {
+        let now = self.ctx.now;
+        let Some(backend) = self.model.fleet.backends.iter_mut().find(|b| b.name == name) else { return };
+        match result {
+            Ok(took) => {
+                backend.circuit.connected();
+                // A list takes longer than a round trip: it stands in only until that was measured.
+                backend.rtt_ms.get_or_insert(took.as_secs_f64() * 1000.0);
+                self.is_back(name);
+            }
+            // A list that is refused, or nonsense, says nothing about answers.
+            Err(kind @ (GenErrorKind::Unreachable | GenErrorKind::Auth | GenErrorKind::Untrusted)) => {
+                backend.circuit.failed(kind, now);
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// How things stand around this machine.
+    pub(super) fn around(&mut self, on_battery: bool, utc_offset_s: i32) {
+        let around = &mut self.model.routing.around;
+        (around.on_battery, around.utc_offset_s) = (on_battery, utc_offset_s);
+        around.looked_at = Some(self.ctx.now);
+    }
+
+    /// The person begins to type: what may be old news is asked for again, where there is a choice to make.
+    pub(super) fn look_around(&mut self) {
+        let now = self.ctx.now;
+        if self.model.fleet.backends.len() < 2 {
+            return;
+        }
+        let around = &mut self.model.routing.around;
+        if around.looked_at.is_none_or(|at| at + LOOK <= now) {
+            around.looked_at = Some(now);
+            self.effect(Effect::LookAround);
+        }
+        let is_due = |backend: &&mut BackendView| {
+            let is_time = backend.circuit.next_try(now).is_some_and(|at| at <= now);
+            is_time && backend.looked_for.is_none_or(|at| at + LOOK_FOR <= now)
+        };
+        let due = self.model.fleet.backends.iter_mut().filter(is_due);
+        let due: Vec<String> = due
+            .map(|backend| {
+                backend.looked_for = Some(now);
+                backend.name.clone()
+            })
+            .collect();
+        for backend in due {
+            self.effect(Effect::ListModels { backend });
+        }
+    }
+
+    /// This machine was asleep: the others may have gone or come meanwhile.
+    pub(super) fn woken(&mut self) {
+        for backend in &mut self.model.fleet.backends {
+            if backend.circuit.next_try(self.ctx.now).is_some() {
+                backend.circuit.reset();
+            }
+        }
+        let others = self.model.fleet.backends.iter().filter(|backend| !backend.is_engine);
+        let others: Vec<String> = others.map(|backend| backend.name.clone()).collect();
+        for backend in others {
+            self.effect(Effect::ListModels { backend });
+        }
+        if self.model.fleet.backends.len() > 1 {
+            self.effect(Effect::LookAround);
+        }
+    }
+
     /// News of this machine's engine. After its death it is started again once by itself, with its models.
     pub(super) fn engine(&mut self, news: EngineNews) {
         match news {
@@ -120,6 +188,8 @@ impl Step<'_> {
             }
             backend.residency.clear();
             backend.machine = None;
+            let name = &backend.name;
+            self.model.routing.sent.retain(|sent| sent.backend != *name);
         }
         self.refresh_models();
     }

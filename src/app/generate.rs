@@ -6,15 +6,16 @@
 use super::effect::{Effect, TimerId};
 use super::model::{QueueFlow, Restart};
 use super::notice::one_line;
+use super::story::{self, Story};
 use super::turn::{Attempt, Lane, Phase, Prose, Turn};
 use super::update::Step;
-use super::{history, restore};
-use crate::chat::record::{AttemptRecord, Outcome, SessionRecord, StoreJob};
+use super::{facts, history, learn, restore};
+use crate::chat::record::{AttemptRecord, FenceRecord, Outcome, SessionRecord, StoreJob};
 use crate::chat::{
     Channel, Finish, GenError, GenErrorKind, GenEvent, GenKey, GenRequest, LaneId, Metrics, TurnId,
 };
 use crate::command;
-use crate::router::{self, BackendFacts, Decision, Facts, route};
+use crate::router::{self, BackendFacts, Decision, Facts, Target, route};
 use crate::text::{EditBuffer, Shown, shown, shown_line};
 use std::time::Duration;
 
@@ -24,11 +25,11 @@ const TICK: Duration = Duration::from_millis(200);
 const STREAM_TICK: Duration = Duration::from_secs(1);
 
 /// Where a message is that could not go back into the composer.
-const TAKEN_BACK: &str = "taken back: ctrl+p brings the message back";
+pub(super) const TAKEN_BACK: &str = "taken back: ctrl+p brings the message back";
 
 /// Whether a message went back into the composer.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Returned {
+pub(super) enum Returned {
     Yes,
     No,
 }
@@ -44,15 +45,25 @@ pub(super) enum Input<'a> {
 impl Step<'_> {
     /// Asks. Returns whether it went out; if not, the reason was said and the text is still the caller's.
     pub(super) fn send(&mut self, text: &str, input: Input<'_>) -> bool {
-        let facts = self.model.facts();
-        let decision = match route(&facts) {
-            Ok(decision) => decision,
-            Err(why) => {
-                self.cannot_go(&facts, &why);
-                return false;
-            }
-        };
+        let facts = self.model.facts_for(text);
+        let Some(decision) = self.send_by(&facts, text, input) else { return false };
+        // The next turn goes on there, as far as nothing speaks against it.
+        self.model.session.target = Target { backend: Some(decision.backend), model: Some(decision.model) };
+        true
+    }
+
+    /// The same to this target, for this turn alone.
+    pub(super) fn send_on(&mut self, on: Target, text: &str, input: Input<'_>) -> bool {
+        let facts = Facts { pin: on, ..self.model.facts_for(text) };
+        self.send_by(&facts, text, input).is_some()
+    }
+
+    fn send_by(&mut self, facts: &Facts, text: &str, input: Input<'_>) -> Option<Decision> {
+        let decision = self.decide(facts)?;
         self.dismiss_info();
+        let routing = &mut self.model.routing;
+        (routing.offer, routing.wait) = (None, None);
+        let is_lifted = std::mem::take(&mut routing.is_fence_lifted);
         let last = self.model.turns.iter().map(|turn| turn.id.0).max().unwrap_or(0);
         let id = TurnId(self.model.pending.last_turn.max(last) + 1);
         self.model.pending.last_turn = id.0;
@@ -61,21 +72,47 @@ impl Step<'_> {
             self.open_session(text);
         }
         let (user, created_ms) = (text.to_owned(), self.ctx.wall_ms);
-        self.store(StoreJob::OpenTurn { session, turn: id, user, created_ms });
+        self.store(StoreJob::OpenTurn { session: session.clone(), turn: id, user, created_ms });
+        // That the fence was lifted is worth keeping only where it had something to say.
+        let is_lifted = is_lifted && !facts.turn.fenced.is_empty();
+        let fence = is_lifted.then(|| FenceRecord { files: Vec::new(), is_lifted });
+        if let Some(fence) = fence.clone() {
+            self.store(StoreJob::Fence { session, turn: id, fence });
+        }
         self.model.turns.push(Turn {
             id,
             user: text.to_owned(),
             user_shown: shown(text),
             created_ms: self.ctx.wall_ms,
             lanes: vec![Lane { id: LaneId(0), attempts: Vec::new() }],
+            kept: None,
+            fence,
         });
         let key = GenKey { turn: id, lane: LaneId(0), attempt: 1 };
-        let request = self.open_attempt(key, &decision);
+        let request = self.open_attempt(key, &decision, Story::default());
         if let Input::New(line) = input {
             self.remember(line);
         }
-        self.start(key, decision.backend, request);
-        true
+        self.start(key, decision.backend.clone(), request);
+        Some(decision)
+    }
+
+    /// Where a question with these facts goes. None: the reason was said.
+    pub(super) fn decide(&mut self, facts: &Facts) -> Option<Decision> {
+        let decision = match route(facts) {
+            Ok(decision) => decision,
+            Err(why) => {
+                self.cannot_go(facts, &why);
+                return None;
+            }
+        };
+        match facts::fence(facts, &decision) {
+            Ok(()) => Some(decision),
+            Err(error) => {
+                self.bad(&error.message);
+                None
+            }
+        }
     }
 
     /// Says why nothing can be sent. A backend whose models are not known is asked for them once more: one
@@ -113,7 +150,7 @@ impl Step<'_> {
         } else {
             let now = self.ctx.now;
             self.end_attempt(key, Phase::Stopped, now);
-            if let Some(lane) = self.model.turns.last_mut().and_then(|turn| turn.lanes.first_mut()) {
+            if let Some(lane) = self.lane(key) {
                 lane.settle();
             }
             self.pause_queue("stopped");
@@ -155,10 +192,14 @@ impl Step<'_> {
                 known.cached_tokens = usage.cached_tokens.or(known.cached_tokens);
                 known.output_tokens = usage.output_tokens.or(known.output_tokens);
             }
+            GenEvent::Note(note) => self.warn(&note.words()),
             GenEvent::Done { finish, timings } => {
                 attempt.metrics.server = timings;
                 let backend = attempt.decision.backend.clone();
+                self.learn(key);
                 self.end_attempt(key, Phase::Done(finish), at);
+                self.log(key);
+                self.completed(&backend);
                 if self.model.fleet.is_engine(&backend) {
                     self.model.pending.restart = Restart::Untried;
                 }
@@ -171,8 +212,10 @@ impl Step<'_> {
                 self.bad(&format!("{}\n{hint}", error.message));
             }
             GenEvent::Failed(error) => {
-                self.end_attempt(key, Phase::Interrupted(error), at);
-                self.pause_queue("interrupted");
+                self.end_attempt(key, Phase::Interrupted(error.clone()), at);
+                if !self.failed_over(key, &error) {
+                    self.pause_queue("interrupted");
+                }
             }
         }
     }
@@ -236,36 +279,57 @@ impl Step<'_> {
         self.store(StoreJob::OpenSession(record));
     }
 
-    /// Adds an attempt to the last turn and gives what is to be generated.
-    pub(super) fn open_attempt(&mut self, key: GenKey, decision: &Decision) -> GenRequest {
+    /// Adds an attempt to a lane of the last turn, which begins with it if it isn't there yet, and gives what is
+    /// to be generated.
+    pub(super) fn open_attempt(&mut self, key: GenKey, decision: &Decision, story: Story) -> GenRequest {
         let model = &mut *self.model;
         let card = model.fleet.card(&decision.backend, &decision.model);
         let quantisation = card.and_then(|card| card.quantisation.clone());
+        let (turn, earlier) =
+            model.turns.split_last().map_or((None, &[][..]), |(turn, rest)| (Some(turn), rest));
+        let lane = turn.and_then(|turn| turn.lanes.iter().find(|lane| lane.id == key.lane));
+        let goes_on = lane.filter(|_| story.continues.is_some());
+        let mut parts = history::parts(model.session.system.as_deref(), earlier);
+        parts.extend(turn.map(history::question));
+        parts.extend(goes_on.and_then(history::answer));
+        let sent = model.routing.sent_to(&decision.backend, &decision.model, &model.session.id);
+        let hope = learn::hope(sent, &parts);
         let request = GenRequest {
             model: decision.model.clone(),
-            messages: history::messages(model.session.system.as_deref(), &model.turns),
+            messages: history::messages(&parts),
             sampling: model.fleet.sampling(&model.prefs, decision),
             max_tokens: model.prefs.max_tokens,
             stop: Vec::new(),
             schema: None,
             session: (!model.session.saving.is_off()).then(|| model.session.id.to_string()),
+            is_ahead: false,
         };
-        let earlier = model.turns.split_last().map_or(&[][..], |(_, earlier)| earlier);
-        let first_code = 1 + earlier.iter().map(Turn::code_count).sum::<usize>();
+        let codes: usize = earlier.iter().map(Turn::code_count).sum();
+        let beside = turn.into_iter().flat_map(|turn| &turn.lanes).take_while(|lane| lane.id != key.lane);
+        let beside: usize = beside.map(Lane::code_count).sum();
+        let own = goes_on.map_or(0, Lane::code_count);
+        let answer = goes_on.map_or_else(Prose::default, |lane| Prose::after(&lane.text()));
+        let first_code = 1 + codes + beside + own - usize::from(answer.is_led());
+        let kept = story::to_json(decision, &story);
         let attempt = Attempt {
             key,
             decision: decision.clone(),
+            story,
+            hope,
             quantisation: quantisation.clone(),
             phase: Phase::Sending,
-            answer: Prose::default(),
+            answer,
             thinking: Prose::default(),
             thinking_open: false,
             first_code,
             entered_at: self.ctx.now,
             metrics: Metrics::default(),
         };
-        if let Some(lane) = model.turns.last_mut().and_then(|turn| turn.lanes.first_mut()) {
-            lane.attempts.push(attempt);
+        if let Some(turn) = model.turns.last_mut() {
+            match turn.lanes.iter_mut().find(|lane| lane.id == key.lane) {
+                Some(lane) => lane.attempts.push(attempt),
+                None => turn.lanes.push(Lane { id: key.lane, attempts: vec![attempt] }),
+            }
         }
         let session = model.session.id.clone();
         self.store(StoreJob::OpenAttempt {
@@ -277,6 +341,7 @@ impl Step<'_> {
                 quantisation,
                 rule: decision.rule.clone(),
                 reason: decision.reason.clone(),
+                decision: kept,
                 answer: String::new(),
                 thinking: String::new(),
                 outcome: Outcome::Open,
@@ -287,14 +352,19 @@ impl Step<'_> {
     }
 
     pub(super) fn start(&mut self, key: GenKey, backend: String, request: GenRequest) {
+        self.stop_warming();
         self.effect(Effect::Generate { key, backend, request: Box::new(request) });
         self.effect(Effect::Timer { id: TimerId::Tick, after: TICK });
         self.follow();
     }
 
-    fn attempt(&mut self, key: GenKey) -> Option<&mut Attempt> {
+    pub(super) fn lane(&mut self, key: GenKey) -> Option<&mut Lane> {
         let turn = self.model.turns.iter_mut().rev().find(|turn| turn.id == key.turn)?;
-        let lane = turn.lanes.iter_mut().find(|lane| lane.id == key.lane)?;
+        turn.lanes.iter_mut().find(|lane| lane.id == key.lane)
+    }
+
+    pub(super) fn attempt(&mut self, key: GenKey) -> Option<&mut Attempt> {
+        let lane = self.lane(key)?;
         lane.attempts.iter_mut().find(|attempt| attempt.key == key)
     }
 
@@ -318,7 +388,7 @@ impl Step<'_> {
 
     /// Takes a turn back as if it had never been asked. Its text goes into the composer where that is free,
     /// as it was sent or, when that is not known, with a long text folded.
-    fn drop_turn(&mut self, id: TurnId) -> Returned {
+    pub(super) fn drop_turn(&mut self, id: TurnId) -> Returned {
         let Some(at) = self.model.turns.iter().position(|turn| turn.id == id) else { return Returned::No };
         let turn = self.model.turns.remove(at);
         let sent = self.model.pending.sent.take().filter(|(sent, _)| *sent == id);
@@ -349,7 +419,7 @@ impl Step<'_> {
     }
 
     /// A turn did not end well: the queue waits for the person.
-    fn pause_queue(&mut self, what: &str) {
+    pub(super) fn pause_queue(&mut self, what: &str) {
         let waiting = self.model.queue.len();
         if waiting > 0 {
             self.model.pending.queue = QueueFlow::Paused;

@@ -2,31 +2,69 @@
 //!
 //! Append-only: what was sent before stays in its place, so that the cache of the prefix holds. Nothing of
 //! ours is added, thinking is never sent again. An answer counts when it is complete, or was stopped with
-//! some text. A turn without such an answer (it failed, and was not retried) is left out with its question.
+//! some text; of several, the one that was kept. A turn without such an answer (it failed, and was not retried) is
+//! left out with its question.
 
-use super::turn::{Phase, Turn};
+use super::restore;
+use super::routing::Piece;
+use super::turn::{Lane, Turn};
+use crate::chat::record::TurnRecord;
 use crate::chat::{Message, Role};
 
-/// The messages that ask the last of these turns.
-pub(super) fn messages(system: Option<&str>, turns: &[Turn]) -> Vec<Message> {
-    let mut messages = Vec::new();
-    if let Some(system) = system.filter(|system| !system.is_empty()) {
-        messages.push(Message::new(Role::System, system));
-    }
-    let Some((asked, earlier)) = turns.split_last() else { return messages };
-    for turn in earlier {
-        if let Some(answer) = answer(turn) {
-            messages.push(Message::new(Role::User, &turn.user));
-            messages.push(Message::new(Role::Assistant, answer));
-        }
-    }
-    messages.push(Message::new(Role::User, &asked.user));
-    messages
+/// One message, and where it comes from.
+#[derive(Clone, Debug)]
+pub(super) struct Part<'a> {
+    pub(super) piece: Piece,
+    role: Role,
+    /// Its text, in pieces where an answer was finished elsewhere.
+    texts: Vec<&'a str>,
 }
 
-/// What of a turn counts as its answer.
-fn answer(turn: &Turn) -> Option<&str> {
-    let attempt = turn.lanes.first()?.current()?;
-    let counts = matches!(attempt.phase, Phase::Done(_) | Phase::Stopped) && !attempt.answer.is_empty();
-    counts.then(|| attempt.answer.raw())
+impl Part<'_> {
+    /// Characters of it.
+    pub(super) fn chars(&self) -> usize {
+        self.texts.iter().map(|text| text.chars().count()).sum()
+    }
+}
+
+/// The messages before the next question.
+pub(super) fn parts<'a>(system: Option<&'a str>, turns: &'a [Turn]) -> Vec<Part<'a>> {
+    let mut parts = Vec::new();
+    if let Some(system) = system.filter(|system| !system.is_empty()) {
+        parts.push(Part { piece: Piece::System(system.to_owned()), role: Role::System, texts: vec![system] });
+    }
+    for turn in turns {
+        if let Some(answer) = turn.answer().and_then(answer) {
+            parts.push(question(turn));
+            parts.push(answer);
+        }
+    }
+    parts
+}
+
+/// The question of a turn.
+pub(super) fn question(turn: &Turn) -> Part<'_> {
+    Part { piece: Piece::User(turn.id), role: Role::User, texts: vec![&turn.user] }
+}
+
+/// The answer of a lane so far.
+pub(super) fn answer(lane: &Lane) -> Option<Part<'_>> {
+    let parts = lane.parts();
+    let last = parts.last()?;
+    let piece = Piece::Answer(last.key);
+    Some(Part { piece, role: Role::Assistant, texts: parts.iter().map(|part| part.answer.raw()).collect() })
+}
+
+/// As they are sent.
+pub(super) fn messages(parts: &[Part<'_>]) -> Vec<Message> {
+    parts.iter().map(|part| Message::new(part.role, part.texts.concat())).collect()
+}
+
+/// The messages that ask something at the end of a saved conversation.
+#[must_use]
+pub fn asked_after(system: Option<&str>, turns: &[TurnRecord], question: &str) -> Vec<Message> {
+    let turns = restore::turns(turns.to_vec());
+    let mut messages = messages(&parts(system, &turns));
+    messages.push(Message::new(Role::User, question));
+    messages
 }

@@ -43,6 +43,8 @@ impl Step<'_> {
             Some(Overlay::Picker(_)) => self.picker_key(chord, armed),
             Some(Overlay::Help { .. }) => self.help_key(chord, armed),
             Some(Overlay::Board(_)) => self.board_key(chord, armed),
+            Some(Overlay::Backends { .. }) => self.machines_key(chord, armed),
+            Some(Overlay::Sheet(_)) => self.sheet_key(chord, armed),
             None => self.composer_key(chord, armed),
         }
     }
@@ -50,8 +52,18 @@ impl Step<'_> {
     fn composer_key(&mut self, chord: Chord, armed: Armed) {
         let composer = &self.model.composer;
         let popup = composer.completion.is_some().then_some(Context::Popup);
-        let empty = composer.buffer.is_empty().then_some(Context::EmptyDraft);
-        let mut contexts: Vec<Context> = popup.into_iter().chain(empty).collect();
+        let is_empty = composer.buffer.is_empty();
+        let mut contexts: Vec<Context> = popup.into_iter().collect();
+        if is_empty {
+            // What there is to choose after the last turn.
+            let choices = [
+                (self.is_offered(), Context::Offer),
+                (self.is_cut(), Context::Cut),
+                (self.is_undecided(), Context::Siblings),
+            ];
+            contexts.extend(choices.into_iter().filter(|(is_so, _)| *is_so).map(|(_, context)| context));
+            contexts.push(Context::EmptyDraft);
+        }
         contexts.extend([Context::Composer, Context::Global]);
         let binding = lookup(&contexts, chord);
         // `r` is a letter unless there is something to ask again.
@@ -60,7 +72,12 @@ impl Step<'_> {
             && !self.is_retryable();
         match (binding.filter(|_| !is_letter), chord.typed()) {
             (Some(binding), _) => self.run(binding.command, armed),
-            (None, Some(c)) => self.type_char(c),
+            (None, Some(c)) => {
+                if is_empty {
+                    self.look_around();
+                }
+                self.type_char(c);
+            }
             (None, None) => {}
         }
     }
@@ -88,6 +105,11 @@ impl Step<'_> {
             Command::HistoryNext => self.recall_next(),
             Command::HistorySearch => self.open_history(),
             Command::Retry => self.retry_key(),
+            Command::NextTarget => self.next_target(),
+            Command::FallBack => self.fall_back(),
+            Command::WaitForIt => self.wait_for_it(),
+            Command::KeepFirst => drop(self.keep(1)),
+            Command::KeepSecond => drop(self.keep(2)),
             Command::Previous => self.mark_completion(|at| at.saturating_sub(1)),
             Command::Next => self.mark_completion(|at| at + 1),
             Command::Complete => self.complete(),
@@ -136,12 +158,13 @@ impl Step<'_> {
         }
     }
 
-    /// The ladder of Esc: close what is in front, stop the turn, dismiss the notice.
+    /// The ladder of Esc: close what is in front, stop the turn, take a question back that another machine was offered
+    /// for, dismiss the notice.
     pub(super) fn escape(&mut self) {
         if self.close_front() {
         } else if self.running().is_some() {
             self.cancel();
-        } else {
+        } else if !self.keep_draft() {
             self.model.notice = None;
         }
     }
@@ -190,6 +213,7 @@ impl Step<'_> {
             let s = if pasted.dropped == 1 { "" } else { "s" };
             self.warn(&format!("{} control character{s} removed from the paste", pasted.dropped));
         }
+        self.typed();
     }
 
     /// The tail of a paste is over.

@@ -1,10 +1,13 @@
 //! All state of the interface, in groups. No behaviour, no channels, handles, clocks or colours.
 
+use super::routing::Routing;
 use super::turn::Turn;
 use crate::chat::{Change, GenKey, Machine, ModelCard, Residency, Sampling, SessionId, TurnId};
 use crate::command::Command;
+use crate::config::{BackendConfig, BackendKind};
 use crate::keymap::Chord;
 use crate::router::Target;
+use crate::router::health::Circuit;
 use crate::text::{EditBuffer, Shown};
 use std::time::Duration;
 
@@ -33,8 +36,12 @@ pub struct Model {
     pub quit_armed: Option<Duration>,
     /// Terminal size: columns, rows.
     pub size: (u16, u16),
+    /// Rules, speeds, and what was sent where.
+    pub routing: Routing,
     /// Monotonic time of the last update: what live receipts count to.
     pub now: Duration,
+    /// Wall clock of the last update, milliseconds since the epoch; 0 before the first.
+    pub wall_ms: i64,
     /// What is half done.
     pub pending: Pending,
 }
@@ -114,7 +121,8 @@ pub struct Session {
     pub saving: Saving,
     /// Whether the store knows it yet (it is written with its first turn).
     pub is_opened: bool,
-    /// Where it went when it was left; empty in a new one.
+    /// Where it goes when nothing else is said: where its last turn went that was not sent elsewhere for once; empty in
+    /// a new one.
     pub target: Target,
 }
 
@@ -174,6 +182,61 @@ pub enum Overlay {
     Picker(Picker),
     /// The residency board.
     Board(Board),
+    /// The machines, and how they are.
+    Backends {
+        /// The marked one.
+        selected: usize,
+    },
+    /// Something to read.
+    Sheet(Sheet),
+}
+
+/// Something to read, made when it was opened.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sheet {
+    /// What it is about.
+    pub kind: SheetKind,
+    /// Above it.
+    pub title: Shown,
+    /// Its lines.
+    pub rows: Vec<SheetRow>,
+    /// The first one shown.
+    pub top: usize,
+}
+
+/// What a sheet is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SheetKind {
+    /// Why the last turn went where it did.
+    Why,
+    /// Where this question would go.
+    Route(String),
+    /// How fast models are, and how well that was predicted.
+    Stats,
+}
+
+/// A line of a sheet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SheetRow {
+    /// How loud it is.
+    pub tone: Tone,
+    /// The line.
+    pub text: Shown,
+}
+
+/// How loud a line is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tone {
+    /// A heading.
+    Head,
+    /// What is to be read.
+    Plain,
+    /// What explains it.
+    Dim,
+    /// What was chosen.
+    Good,
+    /// What can't be.
+    Bad,
 }
 
 /// The residency board: every machine's memory, and every model with how it is kept. What it shows is in
@@ -285,6 +348,46 @@ pub struct BackendView {
     pub heard_at: Duration,
     /// Its machine's memory, where it says so and the board has asked.
     pub machine: Option<Machine>,
+    /// What the configuration says of it.
+    pub setup: BackendSetup,
+    /// How it is, judged by what happened there.
+    pub circuit: Circuit,
+    /// When it was looked for while it was away, monotonic.
+    pub looked_for: Option<Duration>,
+    /// Time until it answers something small, in milliseconds, smoothed.
+    pub rtt_ms: Option<f64>,
+    /// Time it takes to wake up, in milliseconds, where that was seen.
+    pub wake_ms: Option<f64>,
+}
+
+/// What the configuration says of a backend, as far as routing needs it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BackendSetup {
+    /// What it is.
+    pub kind: Option<BackendKind>,
+    /// What its machine is.
+    pub hardware: Option<String>,
+    /// Memory models may hold there together, in bytes.
+    pub memory: Option<u64>,
+    /// Whether it makes noise.
+    pub is_noisy: bool,
+    /// Whether fenced files may go there.
+    pub is_private: bool,
+    /// Whether it is on this machine.
+    pub is_here: bool,
+}
+
+impl From<&BackendConfig> for BackendSetup {
+    fn from(config: &BackendConfig) -> Self {
+        Self {
+            kind: config.kind,
+            hardware: config.hardware.clone(),
+            memory: config.memory.map(|size| size.0),
+            is_noisy: config.noisy,
+            is_private: config.private,
+            is_here: config.ssh.is_none() && config.check().is_ok_and(|address| address.is_here()),
+        }
+    }
 }
 
 /// How the engine of this machine is.

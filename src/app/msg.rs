@@ -1,8 +1,9 @@
 //! What the app is told.
 
 use super::effect::TimerId;
-use crate::chat::record::{SessionRecord, TurnRecord};
-use crate::chat::{Change, GenEvent, GenKey, Listing, Machine, SessionId};
+use crate::chat::record::{OutcomeRecord, SessionRecord, TurnRecord};
+use crate::chat::{Change, GenErrorKind, GenEvent, GenKey, Listing, Machine, SessionId};
+use crate::config::BackendKind;
 use crate::keymap::Chord;
 use std::time::Duration;
 
@@ -29,6 +30,13 @@ pub enum Msg {
         /// When it arrived (monotonic, since the program started): earlier than `ctx.now` under load.
         at: Duration,
     },
+    /// What is got ready said something.
+    Warmed {
+        /// The backend's name.
+        backend: String,
+        /// What.
+        event: GenEvent,
+    },
     /// The request of an attempt left for the server.
     Sent {
         /// Which attempt.
@@ -51,6 +59,36 @@ pub enum Msg {
         backend: String,
         /// Them, or why they could not be had (one line).
         result: Result<Listing, String>,
+    },
+    /// What a backend has shown to be.
+    Met {
+        /// The backend's name.
+        backend: String,
+        /// What kind of server it is, where that is known.
+        kind: Option<BackendKind>,
+        /// Time for a round trip in milliseconds, smoothed.
+        rtt_ms: Option<f64>,
+        /// Time it takes to wake up, in milliseconds, where that was seen.
+        wake_ms: Option<f64>,
+    },
+    /// A backend was asked for something small.
+    Probed {
+        /// The backend's name.
+        backend: String,
+        /// How long it took to answer, or what kind of failure it was.
+        result: Result<Duration, GenErrorKind>,
+    },
+    /// How things stand around this machine.
+    Around {
+        /// Whether it runs without mains power.
+        on_battery: bool,
+        /// Local time less UTC, in seconds.
+        utc_offset_s: i32,
+    },
+    /// How answers went.
+    Stats {
+        /// The log, oldest first, or why it could not be read (one line).
+        result: Result<Vec<OutcomeRecord>, String>,
     },
     /// The memory of a backend's machine.
     Machine {

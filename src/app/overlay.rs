@@ -62,6 +62,27 @@ impl Step<'_> {
         *top = to.min(last);
     }
 
+    /// A key while there is something to read in front.
+    pub(super) fn sheet_key(&mut self, chord: Chord, armed: Armed) {
+        let Some(binding) = lookup(&[Context::Sheet, Context::Help, Context::Global], chord) else { return };
+        let page = (usize::from(self.model.size.1) / 2).max(1);
+        let last = self.ctx.frame.help_last;
+        let Some(Overlay::Sheet(sheet)) = self.model.overlays.last_mut() else { return };
+        let last = last.unwrap_or_else(|| sheet.rows.len().saturating_sub(1));
+        let to = match binding.command {
+            Command::Previous => sheet.top.saturating_sub(1),
+            Command::Next => sheet.top + 1,
+            Command::PreviousPage => sheet.top.saturating_sub(page),
+            Command::NextPage => sheet.top + page,
+            Command::First => 0,
+            Command::Last => last,
+            Command::Close => return drop(self.model.overlays.pop()),
+            Command::RouteAgain => return self.route_again(),
+            command => return self.run(command, armed),
+        };
+        sheet.top = to.min(last);
+    }
+
     /// Opens the help.
     pub(super) fn open_help(&mut self) {
         self.model.overlays.push(Overlay::Help { top: 0 });
@@ -69,7 +90,7 @@ impl Step<'_> {
 
     /// Opens the list of models and asks every backend for its own.
     pub(super) fn open_models(&mut self, filter: &str) {
-        let items = picker::models(&self.model.fleet, &self.model.prefs);
+        let items = picker::models(self.model);
         self.open(PickerKind::Model, items, filter);
         for name in self.model.fleet.backends.iter().map(|backend| backend.name.clone()).collect::<Vec<_>>() {
             self.effect(Effect::ListModels { backend: name });
@@ -121,7 +142,7 @@ impl Step<'_> {
 
     /// The models changed: so does an open list of them.
     pub(super) fn refresh_models(&mut self) {
-        let items = picker::models(&self.model.fleet, &self.model.prefs);
+        let items = picker::models(self.model);
         self.refill(PickerKind::Model, &items);
     }
 
@@ -130,7 +151,7 @@ impl Step<'_> {
         match self.model.overlays.last() {
             Some(Overlay::Picker(_)) => true,
             Some(Overlay::Board(board)) => board.is_filtering,
-            Some(Overlay::Help { .. }) | None => false,
+            Some(Overlay::Help { .. } | Overlay::Backends { .. } | Overlay::Sheet(_)) | None => false,
         }
     }
 
@@ -145,7 +166,7 @@ impl Step<'_> {
                 }
             }
             Some(Overlay::Board(board)) => edit(&mut board.filter),
-            Some(Overlay::Help { .. }) | None => {}
+            Some(Overlay::Help { .. } | Overlay::Backends { .. } | Overlay::Sheet(_)) | None => {}
         }
     }
 
@@ -198,6 +219,6 @@ impl Step<'_> {
 fn kind(overlay: &Overlay) -> Option<PickerKind> {
     match overlay {
         Overlay::Picker(picker) => Some(picker.kind),
-        Overlay::Help { .. } | Overlay::Board(_) => None,
+        Overlay::Help { .. } | Overlay::Board(_) | Overlay::Backends { .. } | Overlay::Sheet(_) => None,
     }
 }

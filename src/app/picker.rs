@@ -1,11 +1,13 @@
 //! Lists to choose from: their rows, and which of them match a filter.
 
-use super::model::{Fleet, Picker, PickerItem, PickerKind, Prefs};
+use super::learn;
+use super::model::{BackendView, Model, Picker, PickerItem, PickerKind, Prefs};
 use crate::chat::record::SessionRecord;
 use crate::chat::{ModelCard, ModelState, SessionId};
-use crate::text::{EditBuffer, Shown, shown_line};
+use crate::text::{EditBuffer, Shown, format, shown_line};
 use nucleo_matcher::pattern::{AtomKind, CaseMatching, Normalization, Pattern};
 use nucleo_matcher::{Config, Matcher, Utf32Str};
+use std::time::Duration;
 
 /// Cells of a label and of a column at most.
 const CELLS: usize = 200;
@@ -66,27 +68,35 @@ pub(super) fn matching(items: Vec<PickerItem>, filter: &str) -> Vec<String> {
     found.map(|item| item.value.clone()).collect()
 }
 
-/// Models of all backends: the target in force first, then resident ones, then the others.
-pub(super) fn models(fleet: &Fleet, prefs: &Prefs) -> Vec<PickerItem> {
+/// Models of all backends, and aliases: the target in force first, then what was used last, then what is resident,
+/// then the others.
+pub(super) fn models(model: &Model) -> Vec<PickerItem> {
+    let (fleet, pin) = (&model.fleet, &model.prefs.pin);
     let mut rows = Vec::new();
     let is_alone = fleet.backends.len() == 1;
     for backend in &fleet.backends {
         for card in &backend.models {
             let value = format!("{}/{}", backend.name, card.id);
-            let is_target = prefs.pin.model.as_ref() == Some(&card.id)
-                && prefs.pin.backend.as_ref().is_none_or(|name| *name == backend.name);
+            let is_target = pin.model.as_ref() == Some(&card.id)
+                && pin.backend.as_ref().is_none_or(|name| *name == backend.name);
             let rank = match card.state {
                 _ if is_target => 0,
                 ModelState::Loaded => 1,
                 _ => 2,
             };
+            let used =
+                model.routing.speeds.iter().filter(|row| row.backend == backend.name && row.model == card.id);
+            let used = used.map(|row| row.updated_ms).max().unwrap_or(0);
             let (mark, state) = match &backend.trouble {
-                Some(why) => ("✕", why.clone()),
-                None => state(card),
+                Some(why) => ("✕", away(backend, why, model.now)),
+                None => state(card, load_cost(model, backend, card)),
             };
             let is_embedder = backend.embedders.contains(&card.id);
             let label = shown_line(if is_alone { &card.id } else { &value }, CELLS);
-            rows.push((rank, PickerItem { value, mark, label, columns: columns(card, is_embedder, state) }));
+            let speed = learn::speeds(&model.routing.speeds, &backend.name, &card.id, 0).decode;
+            let speed = speed.map(|speed| format::speed(speed.tokens_per_s));
+            let columns = columns(card, is_embedder, speed, state);
+            rows.push(((rank != 0, -used, rank), PickerItem { value, mark, label, columns }));
         }
         if backend.models.is_empty() {
             let (mark, state) = match &backend.trouble {
@@ -94,17 +104,48 @@ pub(super) fn models(fleet: &Fleet, prefs: &Prefs) -> Vec<PickerItem> {
                 None => ("", Shown::literal("not heard of yet")),
             };
             let label = shown_line(&backend.name, CELLS);
-            rows.push((3, PickerItem { value: backend.name.clone(), mark, label, columns: vec![state] }));
+            let item = PickerItem { value: backend.name.clone(), mark, label, columns: vec![state] };
+            rows.push(((true, 0, 3), item));
         }
+    }
+    for alias in &model.routing.aliases {
+        let is_target = pin.model.as_ref() == Some(&alias.name) && pin.backend.is_none();
+        let targets = alias.targets.iter().chain(&alias.variants).cloned().collect::<Vec<_>>().join(", ");
+        let item = PickerItem {
+            value: alias.name.clone(),
+            mark: "",
+            label: shown_line(&alias.name, CELLS),
+            columns: vec![shown_line(&format!("alias of {targets}"), CELLS)],
+        };
+        rows.push(((!is_target, 0, 1), item));
     }
     rows.sort_by_key(|(rank, _)| *rank);
     rows.into_iter().map(|(_, row)| row).collect()
 }
 
-fn state(card: &ModelCard) -> (&'static str, Shown) {
+/// Why a backend is away, and for how long it has not been heard.
+fn away(backend: &BackendView, why: &Shown, now: Duration) -> Shown {
+    let minutes = now.saturating_sub(backend.heard_at).as_secs() / 60;
+    if minutes == 0 {
+        return why.clone();
+    }
+    shown_line(&format!("away, heard {minutes} min ago: {}", &**why), CELLS)
+}
+
+/// What a model that is not resident takes to load, in milliseconds, where that was measured.
+fn load_cost(model: &Model, backend: &BackendView, card: &ModelCard) -> Option<f64> {
+    let residency = backend.residency.iter().find(|residency| residency.id == card.id);
+    let told = || residency?.load_ms;
+    learn::load_ms(&model.routing.speeds, &backend.name, &card.id).or_else(told)
+}
+
+fn state(card: &ModelCard, load_ms: Option<f64>) -> (&'static str, Shown) {
     match &card.state {
         ModelState::Loaded => ("●", Shown::literal("resident")),
-        ModelState::Unloaded => ("○", Shown::literal("on disk")),
+        ModelState::Unloaded => match load_ms {
+            Some(ms) => ("○", shown_line(&format!("on disk, ≈{} to load", format::seconds(ms)), 40)),
+            None => ("○", Shown::literal("on disk")),
+        },
         ModelState::Loading { fraction } => {
             ("○", shown_line(&format!("loading {:.0} %", fraction * 100.0), 20))
         }
@@ -113,19 +154,21 @@ fn state(card: &ModelCard) -> (&'static str, Shown) {
     }
 }
 
-fn columns(card: &ModelCard, is_embedder: bool, state: Shown) -> Vec<Shown> {
+fn columns(card: &ModelCard, is_embedder: bool, speed: Option<String>, state: Shown) -> Vec<Shown> {
     let column = |text: Option<String>| shown_line(&text.unwrap_or_default(), CELLS);
-    vec![
+    let mut columns = vec![
         column(card.parameters.map(parameters)),
         column(card.quantisation.clone()),
         column(card.bytes.map(bytes)),
         column(card.context.map(context)),
-        match (card.is_builtin, is_embedder) {
-            (true, _) => shown_line(&format!("built in, {}", &*state), CELLS),
-            (false, true) => shown_line(&format!("embeddings, {}", &*state), CELLS),
-            (false, false) => state,
-        },
-    ]
+    ];
+    columns.push(column(speed));
+    columns.push(match (card.is_builtin, is_embedder) {
+        (true, _) => shown_line(&format!("built in, {}", &*state), CELLS),
+        (false, true) => shown_line(&format!("embeddings, {}", &*state), CELLS),
+        (false, false) => state,
+    });
+    columns
 }
 
 /// `7.6B`, `494M`.

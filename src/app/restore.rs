@@ -1,6 +1,7 @@
 //! Saved records back to turns. Reads nothing itself: the records are given.
 
 use super::model::{Saving, Session};
+use super::story::{self, Hope, Story};
 use super::turn::{Attempt, Lane, Phase, Prose, Turn};
 use crate::chat::record::{AttemptRecord, Outcome, SessionRecord, TurnRecord};
 use crate::chat::{Finish, GenError, GenErrorKind, GenKey, LaneId, Metrics, TurnId};
@@ -35,7 +36,8 @@ pub(super) fn session(record: &SessionRecord, turns: &[TurnRecord], saving: Savi
 }
 
 /// The turns of a session, code blocks numbered through.
-pub(super) fn turns(records: Vec<TurnRecord>) -> Vec<Turn> {
+#[must_use]
+pub fn turns(records: Vec<TurnRecord>) -> Vec<Turn> {
     let mut turns: Vec<Turn> = Vec::with_capacity(records.len());
     let mut first_code = 1;
     for record in records {
@@ -61,9 +63,8 @@ fn turn(record: TurnRecord, first_code: usize) -> Turn {
     let mut next = first_code;
     for lane in &mut lanes {
         lane.settle();
-        for attempt in &mut lane.attempts {
-            attempt.first_code = next;
-        }
+        join(lane);
+        number(lane, next);
         next += lane.code_count();
     }
     Turn {
@@ -72,19 +73,52 @@ fn turn(record: TurnRecord, first_code: usize) -> Turn {
         user: record.user,
         created_ms: record.created_ms,
         lanes,
+        kept: record.kept,
+        fence: record.fence,
+    }
+}
+
+/// Texts that go on from others begin as those ended.
+fn join(lane: &mut Lane) {
+    for at in 0..lane.attempts.len() {
+        let Some(attempt) = lane.attempts.get(at) else { continue };
+        let Some(before) = lane.before(attempt) else { continue };
+        let mut prose = Prose::after(&before);
+        prose.push(attempt.answer.raw());
+        prose.finish();
+        if let Some(attempt) = lane.attempts.get_mut(at) {
+            attempt.answer = prose;
+        }
+    }
+}
+
+/// Numbers the code blocks of a lane's attempts: each attempt begins anew, but for one that goes on from another.
+fn number(lane: &mut Lane, first: usize) {
+    for attempt in &mut lane.attempts {
+        attempt.first_code = first;
+    }
+    let parts: Vec<_> =
+        lane.parts().iter().map(|part| (part.key, part.answer.own_codes(), part.answer.is_led())).collect();
+    let mut next = first;
+    for (key, codes, is_led) in parts {
+        if let Some(attempt) = lane.attempts.iter_mut().find(|attempt| attempt.key == key) {
+            attempt.first_code = next - usize::from(is_led);
+        }
+        next += codes;
     }
 }
 
 fn attempt(record: AttemptRecord) -> Attempt {
+    let (decision, story) = story::from_json(&record.decision).unwrap_or_else(|| {
+        let decision = Decision { rule: record.rule, reason: record.reason, ..Decision::default() };
+        (decision, Story::default())
+    });
     Attempt {
         key: record.key,
-        decision: Decision {
-            backend: record.backend,
-            model: record.model,
-            rule: record.rule,
-            reason: record.reason,
-            ..Decision::default()
-        },
+        // The columns are what other programs read: they count.
+        decision: Decision { backend: record.backend, model: record.model, ..decision },
+        story,
+        hope: Hope::default(),
         quantisation: record.quantisation,
         phase: match record.outcome {
             Outcome::Stop => Phase::Done(Finish::Stop),
@@ -107,6 +141,8 @@ fn never_sent(turn: TurnId) -> Attempt {
     Attempt {
         key: GenKey { turn, lane: LaneId(0), attempt: 0 },
         decision: Decision::default(),
+        story: Story::default(),
+        hope: Hope::default(),
         quantisation: None,
         phase: interrupted("the program ended before it was sent".to_owned()),
         answer: Prose::default(),

@@ -1,13 +1,12 @@
 //! What the named commands do, from a slash line, a leader pair or a menu.
 
-use super::board::no_chat;
 use super::effect::{CopyWhat, Effect};
 use super::model::{PromptView, Saving};
-use super::picker;
-use super::turn::{Attempt, Lane};
+use super::target::on_argument;
+use super::turn::Lane;
 use super::update::Step;
+use crate::chat::SessionId;
 use crate::chat::record::StoreJob;
-use crate::chat::{Change, ModelState, SessionId};
 use crate::command::{self, Command, When};
 use crate::markdown::block::code_at;
 use crate::router::{Target, route};
@@ -16,6 +15,11 @@ use crate::text::shown_line;
 impl Step<'_> {
     /// Does a command. Returns whether it could be done; if not, the reason was said.
     pub(super) fn run_command(&mut self, command: Command, argument: &str) -> bool {
+        self.run_line(command, argument, "")
+    }
+
+    /// The same, with the line it was typed as.
+    pub(super) fn run_line(&mut self, command: Command, argument: &str, line: &str) -> bool {
         let Some(spec) = command::spec(command) else { return false };
         if spec.when == When::Idle && self.running().is_some() {
             let name = spec.slash.first().copied().unwrap_or_default();
@@ -29,13 +33,30 @@ impl Step<'_> {
         }
         match command {
             Command::Help => self.open_help(),
-            Command::Model if argument.is_empty() => self.open_models(""),
+            Command::Model | Command::Use if argument.is_empty() => self.open_models(""),
             Command::Model => return self.choose_model(argument),
             Command::Models => self.open_board(),
             Command::Load | Command::Unload | Command::Pin => return self.board_by_name(command, argument),
             Command::New => self.new_session(),
             Command::Sessions => self.open_sessions(),
-            Command::Retry => self.retry(),
+            Command::Retry | Command::Continue | Command::Escalate => {
+                let Ok(on) = self.target_argument(argument) else { return false };
+                let is_done = match command {
+                    Command::Retry => self.retry(on),
+                    Command::Continue => self.continue_on(on),
+                    _ => self.escalate(on),
+                };
+                // The command alone is not worth keeping.
+                return is_done || argument.is_empty();
+            }
+            Command::Keep => return self.keep_numbered(argument) || argument.is_empty(),
+            Command::Use => return self.use_target(argument),
+            Command::On => return self.ask_on(argument, line) || argument.is_empty(),
+            Command::Why => drop(self.open_why()),
+            Command::Route => return self.open_route(argument) || argument.is_empty(),
+            Command::Backends => self.open_machines(),
+            Command::Stats => self.effect(Effect::ReadStats),
+            Command::Fence => return self.fence_command(argument),
             Command::Stop if self.running().is_none() => self.warn("no turn is running"),
             Command::Stop => self.cancel(),
             Command::Copy => return self.copy(argument),
@@ -49,6 +70,50 @@ impl Step<'_> {
             Command::Quit => self.quit("/quit"),
             // All others are keys, handled where they are pressed.
             _ => return false,
+        }
+        true
+    }
+
+    /// The target an argument names: `--on X`, `X`, or nothing.
+    fn target_argument(&mut self, argument: &str) -> Result<Option<Target>, ()> {
+        match on_argument(argument) {
+            "" if argument.is_empty() => Ok(None),
+            name => self.named_target(name).map(Some).ok_or(()),
+        }
+    }
+
+    fn keep_numbered(&mut self, argument: &str) -> bool {
+        let Ok(number) = argument.parse::<usize>() else {
+            self.bad("/keep takes the number of an answer, as /keep 2");
+            return false;
+        };
+        self.keep(number)
+    }
+
+    /// `/fence`: what it keeps here; `/fence lift`: not for the next turn.
+    fn fence_command(&mut self, argument: &str) -> bool {
+        let held = self.model.facts().turn.fenced;
+        match argument {
+            "" if held.is_empty() => self.info("nothing in this conversation is behind the privacy fence"),
+            "" => {
+                self.info(&format!("this conversation stays on this machine: it holds {}", held.join(", ")));
+            }
+            "lift" if held.is_empty() => {
+                self.info(
+                    "nothing in this conversation is behind the privacy fence: there is nothing to lift",
+                );
+            }
+            "lift" => {
+                self.model.routing.is_fence_lifted = true;
+                let held = held.join(", ");
+                self.warn(&format!(
+                    "the next turn may take {held} to another machine; it is noted in the session"
+                ));
+            }
+            other => {
+                self.bad(&format!("/fence {other}: it takes `lift`, or nothing"));
+                return false;
+            }
         }
         true
     }
@@ -90,13 +155,17 @@ impl Step<'_> {
 
     /// Copies the last answer, or a code block by its number on the screen.
     fn copy(&mut self, argument: &str) -> bool {
-        let current = || self.model.turns.iter().flat_map(|turn| &turn.lanes).filter_map(Lane::current);
+        let lanes = || self.model.turns.iter().flat_map(|turn| &turn.lanes);
         if argument.is_empty() {
-            let Some(answer) = current().rfind(|attempt| !attempt.answer.is_empty()) else {
+            let has_text = |lane: &&Lane| lane.parts().iter().any(|part| !part.answer.is_empty());
+            let answers = self.model.turns.iter().rev().filter_map(|turn| {
+                // What was cut can be copied as well.
+                turn.answer().or_else(|| turn.lanes.iter().rfind(has_text))
+            });
+            let Some(text) = answers.map(Lane::text).next() else {
                 self.warn("no answer to copy yet");
                 return false;
             };
-            let text = answer.answer.raw().to_owned();
             self.effect(Effect::Copy { text, what: CopyWhat::Answer });
             return true;
         }
@@ -106,13 +175,14 @@ impl Step<'_> {
             ));
             return false;
         };
-        let holds = |attempt: &&Attempt| {
-            let count = attempt.answer.blocks().code_count();
-            (attempt.first_code..attempt.first_code + count).contains(&number)
+        let holds = |lane: &&Lane| {
+            let first = lane.first_code();
+            (first..first + lane.code_count()).contains(&number)
         };
-        let found = current().find(holds).and_then(|a| code_at(a.answer.raw(), number - a.first_code));
+        let mut all = lanes();
+        let found = all.find(holds).and_then(|lane| code_at(&lane.text(), number - lane.first_code()));
         let Some(text) = found else {
-            let there = match current().map(|attempt| attempt.answer.blocks().code_count()).sum() {
+            let there = match lanes().map(Lane::code_count).sum() {
                 0 => "there is none yet".to_owned(),
                 count => format!("there are 1 to {count}"),
             };
@@ -120,65 +190,6 @@ impl Step<'_> {
             return false;
         };
         self.effect(Effect::Copy { text, what: CopyWhat::Code { number } });
-        true
-    }
-
-    fn choose_model(&mut self, name: &str) -> bool {
-        let fleet = &self.model.fleet;
-        let backends: Vec<String> = fleet.backends.iter().map(|b| b.name.clone()).collect();
-        let known: Vec<String> =
-            fleet.backends.iter().flat_map(|b| &b.models).map(|card| card.id.clone()).collect();
-        let target = Target::parse(name, &backends);
-        let is_known = target.model.as_ref().is_none_or(|model| known.contains(model));
-        let is_path = name.ends_with(".gguf") || name.starts_with(['/', '.', '~']);
-        if is_known || is_path || target.backend.is_some() || known.is_empty() {
-            return self.pin(target);
-        }
-        let found = picker::matching(picker::models(fleet, &self.model.prefs), name);
-        match found.as_slice() {
-            [] => {
-                let near = known.iter().min_by_key(|id| strsim::damerau_levenshtein(id, name));
-                let hint = near.map_or_else(String::new, |id| format!("; the nearest is {id}"));
-                self.bad(&format!("no model `{name}`{hint}: /model lists them"));
-                false
-            }
-            [only] => self.pin_model(only),
-            _ => {
-                self.open_models(name);
-                true
-            }
-        }
-    }
-
-    /// Pins `backend/model` or a backend, as a list gives it, and loads the model if the engine has it.
-    pub(super) fn pin_model(&mut self, value: &str) -> bool {
-        let backends: Vec<String> = self.model.fleet.backends.iter().map(|b| b.name.clone()).collect();
-        self.pin(Target::parse(value, &backends))
-    }
-
-    fn pin(&mut self, target: Target) -> bool {
-        if let Some(model) = &target.model
-            && self.model.fleet.embeds(target.backend.as_deref(), model)
-        {
-            self.warn(&no_chat(model));
-            return false;
-        }
-        let before = std::mem::replace(&mut self.model.prefs.pin, target);
-        let decision = match route(&self.model.facts()) {
-            Ok(decision) => decision,
-            Err(why) => {
-                self.model.prefs.pin = before;
-                self.bad(&why);
-                return false;
-            }
-        };
-        let card = self.model.fleet.card(&decision.backend, &decision.model);
-        let is_loaded = card.is_some_and(|card| card.state == ModelState::Loaded);
-        if self.model.fleet.is_engine(&decision.backend) && !is_loaded {
-            let (backend, model) = (decision.backend.clone(), decision.model.clone());
-            self.effect(Effect::ChangeModel { backend, model, change: Change::Load { context: None } });
-        }
-        self.info(&format!("next turn: {} · {}", decision.backend, decision.model));
         true
     }
 

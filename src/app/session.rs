@@ -1,8 +1,8 @@
 //! Changing the conversation: a new one, or a saved one. The one left stays saved.
 
 use super::model::{Pending, Saving, Session};
-use super::restore;
 use super::update::Step;
+use super::{learn, restore};
 use crate::chat::SessionId;
 use crate::chat::record::{SessionRecord, TurnRecord};
 use crate::router::Target;
@@ -39,6 +39,9 @@ impl Step<'_> {
         let saving = self.model.session.saving.clone();
         self.model.session = restore::session(&record, &turns, saving);
         self.model.turns = restore::turns(turns);
+        let session = &self.model.session;
+        let sent = learn::sent_before(&session.id, session.system.as_deref(), &self.model.turns);
+        self.model.routing.sent.extend(sent);
         self.reset();
         let title = self.model.session.title.clone();
         self.info(&format!("session {}{said}", &*title));
@@ -66,6 +69,8 @@ impl Step<'_> {
     fn reset(&mut self) {
         // Queued messages are in the input history already.
         self.model.queue.clear();
+        let routing = &mut self.model.routing;
+        (routing.offer, routing.wait, routing.is_fence_lifted) = (None, None, false);
         let Pending { restart, residents, asked, .. } = std::mem::take(&mut self.model.pending);
         self.model.pending = Pending { restart, residents, asked, ..Pending::default() };
         self.follow();

@@ -1,7 +1,8 @@
 //! The first state of the interface.
 
 use super::model::{BackendView, Composer, Fleet, Model, Pending, Prefs, Saving, Scroll, Session};
-use super::restore;
+use super::routing::Routing;
+use super::{learn, restore};
 use crate::chat::SessionId;
 use crate::chat::record::{SessionRecord, TurnRecord};
 use crate::router::Target;
@@ -23,6 +24,8 @@ pub struct NewModel {
     pub prefs: Prefs,
     /// The backends, in order of preference.
     pub backends: Vec<BackendView>,
+    /// Rules, aliases and speeds.
+    pub routing: Routing,
     /// Earlier inputs, oldest first.
     pub history: Vec<String>,
     /// A saved session to go on with: it and its turns, oldest first.
@@ -50,6 +53,8 @@ impl Model {
                 Vec::new(),
             ),
         };
+        let mut routing = args.routing;
+        routing.sent = learn::sent_before(&session.id, session.system.as_deref(), &turns);
         Self {
             session,
             turns,
@@ -62,7 +67,9 @@ impl Model {
             prefs: args.prefs,
             quit_armed: None,
             size: args.size,
+            routing,
             now: Duration::ZERO,
+            wall_ms: 0,
             pending: Pending::default(),
         }
     }

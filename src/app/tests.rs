@@ -9,17 +9,20 @@ mod pickers;
 mod queue;
 mod random;
 mod resume;
+mod routing;
 mod scroll;
 mod turns;
+mod warm;
 
 use super::model::{BackendView, Level, Notice, Prefs, PromptView, Saving};
+use super::routing::Routing;
 use super::{Ctx, Effect, FrameFacts, Model, Msg, NewModel, TimerId, update};
 use crate::chat::record::{AttemptRecord, Outcome, SessionRecord, StoreJob};
 use crate::chat::{
     Change, Channel, Finish, GenError, GenErrorKind, GenEvent, GenKey, GenRequest, LaneId, Listing, Message,
     Metrics, ModelCard, ModelState, Role, Sampling, SessionId, TurnId,
 };
-use crate::router::Target;
+use crate::router::{Decision, Target};
 use crate::text::shown_line;
 use std::time::Duration;
 
@@ -65,6 +68,7 @@ impl App {
                 models: vec![card("tiny", true), card("big", false)],
                 ..BackendView::default()
             }],
+            routing: Routing::default(),
             history: Vec::new(),
             restored: None,
             size: (80, 24),
@@ -247,12 +251,25 @@ fn open_attempt_by(key: GenKey, rule: &str, reason: &str) -> Effect {
             quantisation: Some("q4_k_m".to_owned()),
             rule: rule.to_owned(),
             reason: reason.to_owned(),
+            decision: decided(rule, reason),
             answer: String::new(),
             thinking: String::new(),
             outcome: Outcome::Open,
             metrics: Metrics::default(),
         }),
     })
+}
+
+/// What is kept of a plain decision.
+fn decided(rule: &str, reason: &str) -> String {
+    let decision = Decision {
+        backend: "local".to_owned(),
+        model: "tiny".to_owned(),
+        rule: rule.to_owned(),
+        reason: reason.to_owned(),
+        ..Decision::default()
+    };
+    super::story::to_json(&decision, &super::story::Story::default())
 }
 
 fn close(key: GenKey, outcome: Outcome, metrics: Metrics) -> Effect {
@@ -275,15 +292,17 @@ fn generate(key: GenKey, messages: Vec<Message>) -> Effect {
             stop: Vec::new(),
             schema: None,
             session: Some(session().to_string()),
+            is_ahead: false,
         }),
     }
 }
 
 /// What asking emits after the session is known.
 fn asked(turn: u32, text: &str, messages: Vec<Message>, ms: i64) -> Vec<Effect> {
+    let again = || open_attempt_by(key(turn, 1), "session", "as before");
     vec![
         open_turn(turn, text, ms),
-        open_attempt(key(turn, 1)),
+        if turn == 1 { open_attempt(key(turn, 1)) } else { again() },
         remember(text, ms),
         generate(key(turn, 1), messages),
         timer(TimerId::Tick, 200),

@@ -1,7 +1,9 @@
 //! Turns, lanes and attempts as the app holds them while it runs.
 
+use super::story::{Hope, Story};
+use crate::chat::record::FenceRecord;
 use crate::chat::{Channel, Finish, GenError, GenKey, LaneId, Metrics, TurnId};
-use crate::markdown::block::Blocks;
+use crate::markdown::block::{BlockKind, Blocks};
 use crate::router::Decision;
 use crate::text::{ShowStream, Shown};
 use std::time::Duration;
@@ -17,8 +19,12 @@ pub struct Turn {
     pub user_shown: Shown,
     /// When it was sent, milliseconds since the epoch.
     pub created_ms: i64,
-    /// Its lanes; one unless the turn was split.
+    /// Its lanes: one, unless it was answered by another machine as well.
     pub lanes: Vec<Lane>,
+    /// The lane that counts as its answer, once the person chose among several.
+    pub kept: Option<LaneId>,
+    /// What the privacy fence had to say about it.
+    pub fence: Option<FenceRecord>,
 }
 
 /// One answer of a turn.
@@ -38,6 +44,10 @@ pub struct Attempt {
     pub key: GenKey,
     /// Where it goes and why.
     pub decision: Decision,
+    /// What else became of that.
+    pub story: Story,
+    /// What its server was expected to have in its cache.
+    pub hope: Hope,
     /// Quantisation of the model, where known.
     pub quantisation: Option<String>,
     /// Where it is in its life.
@@ -105,6 +115,8 @@ pub struct Prose {
     shown: Shown,
     stream: ShowStream,
     blocks: Blocks,
+    /// Whether the shown text begins with a fence that was opened in the text before it.
+    is_led: bool,
 }
 
 impl Prose {
@@ -114,6 +126,18 @@ impl Prose {
         let mut prose = Self::default();
         prose.push(raw);
         prose.finish();
+        prose
+    }
+
+    /// An empty text that goes on from `before`: a code block that is open there is open here.
+    #[must_use]
+    pub fn after(before: &str) -> Self {
+        let mut prose = Self::default();
+        if let Some(fence) = open_fence(before) {
+            prose.is_led = true;
+            prose.stream.push(&fence, &mut prose.shown);
+            prose.blocks.update(&prose.shown);
+        }
         prose
     }
 
@@ -154,9 +178,46 @@ impl Prose {
     pub const fn is_empty(&self) -> bool {
         self.raw.is_empty()
     }
+
+    /// Whether it begins inside a code block that was opened in the text before it.
+    #[must_use]
+    pub const fn is_led(&self) -> bool {
+        self.is_led
+    }
+
+    /// Code blocks that begin in it.
+    #[must_use]
+    pub fn own_codes(&self) -> usize {
+        self.blocks.code_count() - usize::from(self.is_led)
+    }
+}
+
+/// The line that opens the code block a text ends in, if it ends in one.
+fn open_fence(text: &str) -> Option<String> {
+    let mut blocks = Blocks::default();
+    blocks.update(text);
+    let last =
+        blocks.all().last().filter(|block| block.is_open && matches!(block.kind, BlockKind::Code { .. }))?;
+    let line = text.get(last.range.clone())?.lines().next()?;
+    Some(format!("{line}\n"))
 }
 
 impl Turn {
+    /// The lane that counts as the answer: the one that was chosen, else the first one that is an answer.
+    #[must_use]
+    pub fn answer(&self) -> Option<&Lane> {
+        match self.kept {
+            Some(kept) => self.lanes.iter().find(|lane| lane.id == kept).filter(|lane| lane.counts()),
+            None => self.lanes.iter().find(|lane| lane.counts()),
+        }
+    }
+
+    /// Whether there are several answers and none was chosen.
+    #[must_use]
+    pub fn is_undecided(&self) -> bool {
+        self.kept.is_none() && self.lanes.iter().filter(|lane| lane.counts()).count() > 1
+    }
+
     /// Fenced code blocks in the current answers.
     #[must_use]
     pub fn code_count(&self) -> usize {
@@ -171,10 +232,58 @@ impl Lane {
         self.attempts.last()
     }
 
+    /// The attempts whose texts together are its answer, oldest first: the current one, and those it goes on
+    /// from.
+    #[must_use]
+    pub fn parts(&self) -> Vec<&Attempt> {
+        let mut parts: Vec<&Attempt> = self.current().into_iter().collect();
+        while let Some(from) = parts.last().and_then(|last| last.story.continues)
+            && let Some(before) = self.attempts.iter().find(|attempt| attempt.key.attempt == from)
+            && parts.iter().all(|part| part.key != before.key)
+        {
+            parts.push(before);
+        }
+        parts.reverse();
+        parts
+    }
+
+    /// The text an attempt of this lane goes on from, if it does.
+    pub(super) fn before(&self, attempt: &Attempt) -> Option<String> {
+        let (mut texts, mut from) = (Vec::new(), attempt.story.continues);
+        while let Some(number) = from
+            && let Some(before) = self.attempts.iter().find(|before| before.key.attempt == number)
+            && texts.len() < self.attempts.len()
+        {
+            texts.push(before.answer.raw());
+            from = before.story.continues;
+        }
+        texts.reverse();
+        (!texts.is_empty()).then(|| texts.concat())
+    }
+
+    /// The text of the whole answer.
+    #[must_use]
+    pub fn text(&self) -> String {
+        self.parts().iter().map(|part| part.answer.raw()).collect()
+    }
+
+    /// Whether its answer counts as context: it is complete, or was stopped by the person, and not empty.
+    #[must_use]
+    pub fn counts(&self) -> bool {
+        let is_over = |attempt: &Attempt| matches!(attempt.phase, Phase::Done(_) | Phase::Stopped);
+        self.current().is_some_and(is_over) && self.parts().iter().any(|part| !part.answer.is_empty())
+    }
+
+    /// The number on the screen of the first code block of its answer.
+    #[must_use]
+    pub fn first_code(&self) -> usize {
+        self.parts().first().map_or(1, |part| part.first_code)
+    }
+
     /// Fenced code blocks in the current answer.
     #[must_use]
     pub fn code_count(&self) -> usize {
-        self.current().map_or(0, |attempt| attempt.answer.blocks().code_count())
+        self.parts().iter().map(|part| part.answer.own_codes()).sum()
     }
 
     /// Puts attempts that were stopped before their first token before the one they were to replace.

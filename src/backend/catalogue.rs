@@ -6,9 +6,9 @@ use serde_json::Value;
 use std::collections::HashSet;
 
 /// Models that are kept of one list.
-const MAX_MODELS: usize = 2000;
+pub(super) const MAX_MODELS: usize = 2000;
 /// Characters an id may have.
-const MAX_ID: usize = 1024;
+pub(super) const MAX_ID: usize = 1024;
 
 /// One model of a list.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,7 +60,8 @@ fn entry(item: &Value) -> Option<Entry> {
         state: state(item),
         parameters: number(meta("n_params")),
         bytes: number(meta("size")),
-        quantisation: text(ours("quantisation")).or_else(|| text(meta("ftype"))),
+        quantisation: text(ours("quantisation"))
+            .or_else(|| quantisation_of(meta("ftype").and_then(Value::as_str)?)),
         context: tokens(meta("n_ctx"))
             .or_else(|| tokens(meta("n_ctx_train")))
             .or_else(|| tokens(item.get("max_model_len"))),
@@ -71,6 +72,38 @@ fn entry(item: &Value) -> Option<Entry> {
     let residency = residency(&card.id, item);
     let path = text(ours("path")).or_else(|| text(item.get("path")));
     Some(Entry { card, path, residency, embeds: embeds(item) })
+}
+
+/// How weights are packed, in the short form: `q4_k_m` for `Q4_K - Medium`, `Q4_K_M` and the like.
+pub(super) fn quantisation_of(words: &str) -> Option<String> {
+    let words = words.trim().to_lowercase();
+    let words = words.trim_start_matches("all ").trim_start_matches("mostly ").trim_end_matches(" (guessed)");
+    let (kind, size) = words.split_once(" - ").unwrap_or((words, ""));
+    let suffix = match size {
+        "small" => "_s",
+        "medium" => "_m",
+        "large" => "_l",
+        _ => "",
+    };
+    let kind = kind.split_whitespace().next().filter(|kind| *kind != "unknown" && kind.len() <= 24)?;
+    Some(format!("{kind}{suffix}"))
+}
+
+/// The number of weights in words as `8.0B`, `270M`, `1.5T`; none for anything else.
+pub(super) fn parameters_of(words: &str) -> Option<u64> {
+    let words = words.trim();
+    let unit = words.chars().next_back()?;
+    let factor = match unit.to_ascii_uppercase() {
+        'K' => 1e3,
+        'M' => 1e6,
+        'B' => 1e9,
+        'T' => 1e12,
+        _ => return None,
+    };
+    let number: f64 = words.strip_suffix(unit)?.trim().parse().ok()?;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be a count")]
+    let count = (number * factor).round() as u64;
+    (number.is_finite() && number > 0.0 && number < 1e6).then_some(count)
 }
 
 fn state(item: &Value) -> ModelState {
@@ -197,6 +230,40 @@ mod tests {
         assert_eq!(cards(&vllm), [ModelCard { context: Some(4096), ..bare("a", ModelState::Unknown) }]);
         let router = json!({"data": [{"id": "a", "status": {"value": "loading", "progress": {"stages": [], "value": 0.25}}}]});
         assert_eq!(cards(&router), [bare("a", ModelState::Loading { fraction: 0.25 })]);
+    }
+
+    #[test]
+    fn sizes_in_words() {
+        for (words, short) in [
+            ("Q4_K - Medium", Some("q4_k_m")),
+            ("Q4_K_M", Some("q4_k_m")),
+            ("Q3_K - Small", Some("q3_k_s")),
+            ("all F32", Some("f32")),
+            ("Q8_0 (guessed)", Some("q8_0")),
+            ("MXFP4 MoE", Some("mxfp4")),
+            ("IQ2_XXS - 2.0625 bpw", Some("iq2_xxs")),
+            ("4bit", Some("4bit")),
+            ("unknown", None),
+            ("", None),
+        ] {
+            assert_eq!(quantisation_of(words).as_deref(), short, "{words}");
+        }
+        for (words, count) in [
+            ("8.0B", Some(8_000_000_000)),
+            ("270M", Some(270_000_000)),
+            ("116.8B", Some(116_800_000_000)),
+            ("1T", Some(1_000_000_000_000)),
+            ("8x7B", None),
+            ("-3B", None),
+            ("infB", None),
+            ("NaNB", None),
+            ("1e300B", None),
+            ("B", None),
+            ("日", None),
+            ("", None),
+        ] {
+            assert_eq!(parameters_of(words), count, "{words}");
+        }
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub(super) enum Origin {
     Engine,
     /// Another server: what it says is quoted on one line, and the next step is ours.
     Foreign,
+    /// `mlx_lm.server`: a stranger that says 404 of a model it can't load.
+    Mlx,
 }
 
 /// What an error body says.
@@ -46,9 +48,13 @@ impl ErrorBody {
                 let text = |name: &str| error.get(name).and_then(Value::as_str);
                 let number = |name: &str| error.get(name).and_then(Value::as_u64);
                 let message = text("message").or_else(|| text("error")).or_else(|| text("detail"));
+                // The one of the two that means something here.
+                let kinds = [text("code"), text("type")];
+                let known = kinds.into_iter().flatten().find(|kind| known_kind(kind).is_some());
+                let kind = known.or(text("type")).or_else(|| text("code"));
                 Some(Self {
                     message: clean_lines(message.unwrap_or_default()),
-                    kind: text("type").or_else(|| text("code")).unwrap_or_default().to_owned(),
+                    kind: kind.unwrap_or_default().to_owned(),
                     status: number("code").and_then(|code| u16::try_from(code).ok()),
                     prompt_tokens: number("n_prompt_tokens"),
                     context: number("n_ctx"),
@@ -186,21 +192,42 @@ fn is_key(part: &str) -> bool {
     is_known || is_random
 }
 
-/// Which kind an error is, by its type, its status and, last, its words.
-fn kind_of(status: u16, body: &ErrorBody) -> GenErrorKind {
-    let words = body.message.to_ascii_lowercase();
-    match body.kind.as_str() {
-        "exceed_context_size_error" | "context_length_exceeded" => return GenErrorKind::ContextFull,
-        "out_of_memory_error" => return GenErrorKind::OutOfMemory,
-        "model_error" | "model_not_found" | "model_not_found_error" => return GenErrorKind::Model,
-        "authentication_error" | "permission_error" | "invalid_api_key" => return GenErrorKind::Auth,
-        _ => {}
+/// What the `type` or `code` of an error means.
+fn known_kind(kind: &str) -> Option<GenErrorKind> {
+    match kind {
+        "exceed_context_size_error" | "context_length_exceeded" => Some(GenErrorKind::ContextFull),
+        "out_of_memory_error" => Some(GenErrorKind::OutOfMemory),
+        "model_error" | "model_not_found" | "model_not_found_error" => Some(GenErrorKind::Model),
+        "authentication_error" | "permission_error" | "invalid_api_key" => Some(GenErrorKind::Auth),
+        _ => None,
     }
+}
+
+/// How servers say that a conversation is too long.
+const TOO_LONG: [&str; 5] = [
+    "maximum context length",
+    "exceeds the context length",
+    "greater than the context length",
+    "context the overflows",
+    "should not exceed max_seq_len",
+];
+
+/// Which kind an error is, by its type, its status and, last, its words.
+fn kind_of(status: u16, body: &ErrorBody, origin: Origin) -> GenErrorKind {
+    if let Some(kind) = known_kind(&body.kind) {
+        return kind;
+    }
+    let words = body.message.to_ascii_lowercase();
+    let has = |part: &str| words.contains(part);
     match status {
         401 | 403 => GenErrorKind::Auth,
-        404 if words.contains("model") => GenErrorKind::Model,
+        404 if has("model") || (origin == Origin::Mlx && !matches!(words.as_str(), "" | "not found")) => {
+            GenErrorKind::Model
+        }
+        400 if has("model") && has("not found") => GenErrorKind::Model,
         400 if body.context.is_some() && body.prompt_tokens.is_some() => GenErrorKind::ContextFull,
-        400 if words.contains("maximum context length") => GenErrorKind::ContextFull,
+        0 | 400 if TOO_LONG.into_iter().any(has) => GenErrorKind::ContextFull,
+        0 | 500 if has("out of memory") || has("requires more system memory") => GenErrorKind::OutOfMemory,
         _ => GenErrorKind::Refused,
     }
 }
@@ -213,7 +240,7 @@ pub(super) fn refusal(
     body: &ErrorBody,
     origin: Origin,
 ) -> GenError {
-    let kind = kind_of(status, body);
+    let kind = kind_of(status, body, origin);
     if origin == Origin::Engine && !body.message.is_empty() {
         return GenError::new(kind, engine_words(&body.message));
     }
@@ -259,8 +286,8 @@ pub(super) fn refusal(
 /// The error for an error event in the middle of an answer.
 pub(super) fn broken_off(backend: &str, model: &str, body: &ErrorBody, origin: Origin) -> GenError {
     let status = body.status.unwrap_or_default();
-    match kind_of(status, body) {
-        GenErrorKind::Refused if origin == Origin::Foreign || body.message.is_empty() => {
+    match kind_of(status, body, origin) {
+        GenErrorKind::Refused if origin != Origin::Engine || body.message.is_empty() => {
             let says = body.says("no reason given");
             let message = format!("{backend} stopped {model}: {says}\nthe text so far is kept; try again");
             GenError::new(GenErrorKind::Refused, message)
@@ -319,6 +346,12 @@ mod tests {
                 "mac can't use large: model 'x' not found",
             ),
             (
+                400,
+                r#"{"error":{"code":400,"message":"model 'large' not found","type":"invalid_request_error"}}"#,
+                K::Model,
+                "mac can't use large: model 'large' not found",
+            ),
+            (
                 404,
                 r#"{"error":"File Not Found"}"#,
                 K::Refused,
@@ -351,12 +384,46 @@ mod tests {
             ),
             (500, "\n\nTraceback: boom\nline 2", K::Refused, "mac failed (500): Traceback: boom"),
             (418, "\u{fffd}", K::Refused, "mac refused (418): \u{fffd}"),
+            (
+                404,
+                r#"{"error":{"message":"Invalid model identifier","type":"invalid_request_error","param":"model","code":"model_not_found"}}"#,
+                K::Model,
+                "mac can't use large: Invalid model identifier",
+            ),
+            (
+                400,
+                r#"{"error":"the input length exceeds the context length"}"#,
+                K::ContextFull,
+                "large on mac: the input length exceeds the context length",
+            ),
+            (
+                500,
+                r#"{"error":"model requires more system memory (5.6 GiB) than is available (3.4 GiB)"}"#,
+                K::OutOfMemory,
+                "mac has not enough memory for large: model requires more system memory (5.6 GiB) than is available (3.4 GiB)",
+            ),
+            (
+                503,
+                r#"{"error":"server busy, please try again.  maximum pending requests exceeded"}"#,
+                K::Refused,
+                "mac is not ready (503): server busy, please try again. maximum pending requests exceeded",
+            ),
         ];
         for (status, body, kind, first_line) in cases {
             let (got_kind, message) = refuse(status, body);
             assert_eq!((got_kind, message.lines().next()), (kind, Some(first_line)), "{body}");
             assert_eq!(message.lines().count(), 2, "{message}");
         }
+    }
+
+    #[test]
+    fn mlx_says_404_of_a_model_it_cant_load() {
+        let body =
+            ErrorBody::from_bytes(br#"{"error": "Repository Not Found for url: https://huggingface.co/x"}"#);
+        let kind = |origin| refusal("mac", Some("x"), 404, &body, origin).kind;
+        assert_eq!((kind(Origin::Mlx), kind(Origin::Foreign)), (GenErrorKind::Model, GenErrorKind::Refused));
+        let no_route = ErrorBody::from_bytes(b"Not Found");
+        assert_eq!(refusal("mac", None, 404, &no_route, Origin::Mlx).kind, GenErrorKind::Refused);
     }
 
     #[test]

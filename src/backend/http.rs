@@ -1,16 +1,15 @@
 //! HTTP to one backend: how it is reached, and what can go wrong before an answer begins. Knows no routes'
 //! meaning and never retries, redirects, compresses or uses a proxy.
 
+mod look;
 mod peer;
 mod trouble;
 
 use super::fault::{self, ErrorBody, Origin};
 use super::meter::{Meter, Network};
-use super::openai::Additions;
 use super::ssh::Tunnel;
 use super::tls::{self, Trust};
 use crate::chat::{GenError, GenErrorKind};
-use crate::config::BackendKind;
 use crate::config::address::{Address, HttpAddress};
 use crate::config::fingerprint::Fingerprint;
 use peer::Peer;
@@ -24,6 +23,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 pub(super) use super::secret::Key;
+pub(super) use look::Look;
 pub(super) use trouble::{HttpError, Reach, why};
 
 /// Bytes of a body that is not a stream.
@@ -67,15 +67,15 @@ enum Way {
     Tunnel(Arc<Tunnel>),
 }
 
-/// What a server has shown to be, by its `Server` header.
+/// Whose words a server's answers are, by its last `Server` header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 enum Family {
-    Unknown = 0,
-    LlamaServer = 1,
-    Other = 2,
+    Foreign = 0,
     /// Our engine, here or elsewhere.
-    Engine = 3,
+    Engine = 1,
+    /// `mlx_lm.server`, or something else made of Python's own server.
+    Mlx = 2,
 }
 
 /// What every client has in common.
@@ -146,7 +146,7 @@ impl Http {
             trust,
             stranger: Mutex::default(),
             meter: Meter::default(),
-            family: AtomicU8::new(Family::Unknown as u8),
+            family: AtomicU8::new(Family::Foreign as u8),
         })
     }
 
@@ -181,7 +181,7 @@ impl Http {
             trust: Trust::Nobody,
             stranger: Mutex::default(),
             meter: Meter::default(),
-            family: AtomicU8::new(Family::Unknown as u8),
+            family: AtomicU8::new(Family::Foreign as u8),
         })
     }
 
@@ -210,7 +210,7 @@ impl Http {
             }
             Address::Ssh(_) => ("http://duet".to_owned(), format!("ssh://{}", tunnel.host())),
         };
-        let family = if matches!(address, Address::Ssh(_)) { Family::Engine } else { Family::Unknown };
+        let family = if matches!(address, Address::Ssh(_)) { Family::Engine } else { Family::Foreign };
         let next_step = match address {
             Address::Ssh(_) => "try again: it is started by itself".to_owned(),
             _ => format!("start the server on {}, or correct `url` of backend {backend}", tunnel.host()),
@@ -269,15 +269,6 @@ impl Http {
         *self.stranger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What it has shown to be; none before it answered, and for servers of other kinds.
-    pub(super) fn kind(&self) -> Option<BackendKind> {
-        match self.family.load(Ordering::Relaxed) {
-            family if family == Family::Engine as u8 => Some(BackendKind::Duet),
-            family if family == Family::LlamaServer as u8 => Some(BackendKind::LlamaServer),
-            _ => None,
-        }
-    }
-
     /// The tunnel it is behind.
     pub(super) fn tunnel_of(&self) -> Option<&Arc<Tunnel>> {
         match &self.way {
@@ -288,7 +279,7 @@ impl Http {
 
     /// Why the engine at the far end of an SSH tunnel ended, when it just did.
     pub(super) async fn far_death(&self) -> Option<GenError> {
-        let is_engine = self.kind() == Some(BackendKind::Duet);
+        let is_engine = self.family.load(Ordering::Relaxed) == Family::Engine as u8;
         self.tunnel_of().filter(|_| is_engine)?.death().await
     }
 
@@ -336,21 +327,12 @@ impl Http {
         took
     }
 
-    /// What may be asked of this server beyond the plain dialect.
-    pub(super) fn additions(&self) -> Additions {
-        match self.family.load(Ordering::Relaxed) {
-            family if family == Family::Other as u8 => Additions::None,
-            family if family == Family::Engine as u8 => Additions::Duet,
-            _ => Additions::LlamaServer,
-        }
-    }
-
     /// Whose words its errors are.
     pub(super) fn origin(&self) -> Origin {
-        if self.family.load(Ordering::Relaxed) == Family::Engine as u8 {
-            Origin::Engine
-        } else {
-            Origin::Foreign
+        match self.family.load(Ordering::Relaxed) {
+            family if family == Family::Engine as u8 => Origin::Engine,
+            family if family == Family::Mlx as u8 => Origin::Mlx,
+            _ => Origin::Foreign,
         }
     }
 
@@ -529,13 +511,11 @@ impl Http {
             response.headers().get(SERVER).map(|s| String::from_utf8_lossy(s.as_bytes()).to_lowercase());
         let family = match header {
             Some(server) if server.starts_with("duet/") => Family::Engine,
-            Some(server) if server.contains("llama.cpp") => Family::LlamaServer,
-            Some(_) => Family::Other,
+            Some(server) if server.starts_with("basehttp/") => Family::Mlx,
+            Some(_) => Family::Foreign,
             None => return,
         };
-        // Learnt once: what is known to be the engine stays that.
-        let unknown = Family::Unknown as u8;
-        let _ = self.family.compare_exchange(unknown, family as u8, Ordering::Relaxed, Ordering::Relaxed);
+        self.family.store(family as u8, Ordering::Relaxed);
     }
 }
 
@@ -546,6 +526,8 @@ pub(super) enum BodyKind {
     Events,
     /// One JSON value.
     Json,
+    /// JSON values, one a line.
+    Lines,
     /// Anything else.
     Other,
 }
@@ -557,6 +539,8 @@ impl BodyKind {
         let kind = String::from_utf8_lossy(kind.as_bytes()).to_ascii_lowercase();
         if kind.starts_with("text/event-stream") {
             Self::Events
+        } else if kind.contains("ndjson") || kind.contains("jsonl") {
+            Self::Lines
         } else if kind.starts_with("application/json") {
             Self::Json
         } else {

@@ -44,8 +44,7 @@ impl Backend {
                 progress(fraction, entry.residency.as_ref().and_then(|kept| kept.loading));
             }
         };
-        let engine = self.inner.engine.as_deref();
-        models::load(&self.inner.http, engine, model, wish, LoadReason::Asked, &mut look).await
+        models::load(&self.inner, model, wish, LoadReason::Asked, &mut look).await
     }
 
     /// Unloads a model, or stops its load. `false` when it was neither resident nor on its way.
@@ -54,6 +53,6 @@ impl Backend {
     /// As [`Backend::change`].
     pub async fn unload(&self, model: &str) -> Result<bool, GenError> {
         self.ready().await?;
-        models::unload(&self.inner.http, self.inner.engine.as_deref(), model).await
+        models::unload(&self.inner, model).await
     }
 }

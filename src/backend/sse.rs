@@ -6,6 +6,8 @@
 
 /// Bytes one event may have.
 pub(super) const MAX_EVENT: usize = 8 * 1024 * 1024;
+/// Bytes of a comment that are kept.
+const MAX_COMMENT: usize = 256;
 
 /// Something a server sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,8 +19,8 @@ pub(super) enum SseItem {
         /// Its `data` lines, joined by newlines; invalid UTF-8 is U+FFFD.
         data: String,
     },
-    /// A comment: the server is alive and has nothing to say.
-    Comment,
+    /// A comment: the server is alive and has nothing to say. Some tell their progress in it.
+    Comment(String),
 }
 
 /// One event is larger than [`MAX_EVENT`].
@@ -108,7 +110,10 @@ impl SseDecoder {
         let value = value.strip_prefix(b":").unwrap_or(value);
         let value = value.strip_prefix(b" ").unwrap_or(value);
         match field {
-            b"" => out.push(SseItem::Comment),
+            b"" => {
+                let start = value.get(..value.len().min(MAX_COMMENT)).unwrap_or_default();
+                out.push(SseItem::Comment(text(start.to_vec())));
+            }
             b"data" => {
                 if self.has_data {
                     self.data.push(b'\n');
@@ -163,7 +168,7 @@ mod tests {
 
     #[test]
     fn the_standards_cases() {
-        use SseItem::Comment;
+        let comment = |text: &str| SseItem::Comment(text.to_owned());
         let cases: &[(&str, &[u8], Vec<SseItem>)] = &[
             ("plain", b"data: a\n\ndata: b\n\n", vec![event("a"), event("b")]),
             ("bom", b"\xEF\xBB\xBFdata:1\n\n", vec![event("1")]),
@@ -178,14 +183,18 @@ mod tests {
             ("a tab stays", b"data:\ta\n\n", vec![event("\ta")]),
             ("empty data counts", b"data:\n\ndata\n\n", vec![event(""), event("")]),
             ("no data, no event", b"event: x\n\nid: 1\n\n\n\ndata:1\n\n", vec![event("1")]),
-            ("comments", b":\n: hello\n:data: no\ndata:1\n\n", vec![Comment, Comment, Comment, event("1")]),
+            (
+                "comments",
+                b":\n: hello\n:data: no\ndata:1\n\n",
+                vec![comment(""), comment("hello"), comment("data: no"), event("1")],
+            ),
             ("names", b"event: error\ndata: 1\n\ndata: 2\n\n", vec![named("error", "1"), event("2")]),
             ("the last name counts", b"event:a\nevent:b\ndata:1\n\n", vec![named("b", "1")]),
             ("id with NUL, bogus retry", b"id:\0\nretry: -1\nretry:x\ndata:1\n\n", vec![event("1")]),
             ("unknown fields", b"data :no\n data:no\nDATA:no\nfoo:bar\nfoo\ndata:1\n\n", vec![event("1")]),
             ("NUL in data", b"data:\0\n\n", vec![event("\0")]),
             ("last event without blank line", b"data:1\n\ndata:2", vec![event("1"), event("2")]),
-            ("colon first", b":x\n\ndata::x\n\n", vec![Comment, event(":x")]),
+            ("colon first", b":x\n\ndata::x\n\n", vec![comment("x"), event(":x")]),
             ("invalid UTF-8", b"data:a\xFFb\xF0\x9F\n\n", vec![event("a\u{FFFD}b\u{FFFD}")]),
             ("nothing", b"", vec![]),
         ];

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// [`GenEvent::Failed`], and nothing follows it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum GenEvent {
-    /// The server took the request (its headers arrived).
+    /// The server took the request (its headers arrived). Only waiting and loading are told before it.
     Accepted,
     /// Waiting for a slot behind this many requests.
     Queued {
@@ -42,6 +42,8 @@ pub enum GenEvent {
     },
     /// Token counts.
     Usage(Usage),
+    /// Something is not as it was asked for. The answer goes on.
+    Note(Note),
     /// The end, complete.
     Done {
         /// Why it ended.
@@ -51,6 +53,48 @@ pub enum GenEvent {
     },
     /// The end, not complete.
     Failed(GenError),
+}
+
+/// Something that is not as it was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "what")]
+pub enum Note {
+    /// Another model answers: some servers have but one, whatever they are asked for.
+    OtherModel {
+        /// The one that was asked for.
+        asked: String,
+        /// The one that answers, by the server's word.
+        answers: String,
+    },
+    /// The server read less than it was sent, and did not say so.
+    Cut {
+        /// Tokens that were sent; at least so many where `is_exact` is false.
+        sent: u32,
+        /// Tokens it read.
+        read: u32,
+        /// Whether `sent` was counted by the server's own tokenizer.
+        is_exact: bool,
+    },
+    /// The server passes the conversation on to a foreign host.
+    PassedOn {
+        /// That host.
+        to: String,
+    },
+}
+
+impl Note {
+    /// It in one line for people; may quote foreign text, so it is sanitised where it is shown.
+    #[must_use]
+    pub fn words(&self) -> String {
+        match self {
+            Self::OtherModel { asked, answers } => format!("{answers} answers, not {asked}"),
+            Self::Cut { sent, read, is_exact } => {
+                let least = if *is_exact { "" } else { "at least " };
+                format!("the server read {read} of {least}{sent} tokens: the beginning was cut off")
+            }
+            Self::PassedOn { to } => format!("the server passed the conversation on to {to}"),
+        }
+    }
 }
 
 /// Which of a model's two voices a text belongs to.

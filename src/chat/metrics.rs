@@ -117,7 +117,13 @@ pub struct ServerTimings {
     /// How many of them were right.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub draft_n_accepted: Option<u32>,
+    /// Energy the machine took for the answer, in joules, where it has meters and nothing else was answered meanwhile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub energy_j: Option<f64>,
 }
+
+/// New tokens of a prompt from which a prefill has a speed.
+const MIN_PREFILL: u32 = 64;
 
 /// Everything measured about one attempt. Client times are milliseconds since Enter, on a monotonic clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -160,17 +166,37 @@ impl Metrics {
         (n > 1 && span > 0.0).then(|| f64::from(n - 1) / span * 1000.0)
     }
 
-    /// Prefill speed in tokens per second, from the server's clock; absent under 2 new tokens.
+    /// Prefill speed in tokens per second, from the server's clock; absent under 64 new tokens, which say more of the
+    /// way than of the speed.
     #[must_use]
     pub fn prefill_tokens_per_s(&self) -> Option<f64> {
         let server = self.server?;
         let (n, ms) = (server.prompt_n?, server.prompt_ms?);
-        (n > 1 && ms > 0.0).then(|| f64::from(n) / ms * 1000.0)
+        (n >= MIN_PREFILL && ms > 0.0).then(|| f64::from(n) / ms * 1000.0)
     }
 
     /// Time between sending and the server's headers: network and connection.
     #[must_use]
     pub fn network_ms(&self) -> Option<f64> {
         Some((self.headers_ms? - self.sent_ms?).max(0.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_few_new_tokens_have_no_speed() {
+        let speed = |prompt_n, prompt_ms| {
+            let server = Some(ServerTimings { prompt_n, prompt_ms, ..ServerTimings::default() });
+            Metrics { server, ..Metrics::default() }.prefill_tokens_per_s()
+        };
+        assert_eq!(speed(Some(63), Some(1.0)), None);
+        assert_eq!(speed(Some(64), Some(32.0)), Some(2000.0));
+        assert_eq!(
+            (speed(None, Some(32.0)), speed(Some(640), None), speed(Some(640), Some(0.0))),
+            (None, None, None)
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! What the store keeps, as plain data. Text here is the original.
 
-use super::{GenKey, Metrics, SessionId, TurnId};
+use super::{GenKey, LaneId, Metrics, SessionId, TurnId};
 use serde::{Deserialize, Serialize};
 
 /// A saved session without its turns.
@@ -27,6 +27,19 @@ pub struct TurnRecord {
     pub created_ms: i64,
     /// All attempts at all lanes, in order of (lane, attempt).
     pub attempts: Vec<AttemptRecord>,
+    /// The lane that counts as its answer, where the person chose one.
+    pub kept: Option<LaneId>,
+    /// The privacy fence's part in it, where it has one.
+    pub fence: Option<FenceRecord>,
+}
+
+/// What the privacy fence had to say about a turn.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FenceRecord {
+    /// Files behind the fence whose contents the question holds, as they were named.
+    pub files: Vec<String>,
+    /// Whether the person lifted the fence for this turn.
+    pub is_lifted: bool,
 }
 
 /// One attempt at one lane.
@@ -44,6 +57,8 @@ pub struct AttemptRecord {
     pub rule: String,
     /// The router's reason, one line.
     pub reason: String,
+    /// The whole decision and what became of it, as JSON; empty where an older version wrote it.
+    pub decision: String,
     /// The answer so far.
     pub answer: String,
     /// The thinking so far.
@@ -132,6 +147,37 @@ pub enum StoreJob {
         /// What was measured.
         metrics: Box<Metrics>,
     },
+    /// What the privacy fence had to say about a turn.
+    Fence {
+        /// The session.
+        session: SessionId,
+        /// The turn.
+        turn: TurnId,
+        /// It.
+        fence: FenceRecord,
+    },
+    /// More became known of an attempt than when it was opened: its whole decision anew.
+    Decide {
+        /// The session.
+        session: SessionId,
+        /// The attempt.
+        key: GenKey,
+        /// As [`AttemptRecord::decision`].
+        decision: String,
+    },
+    /// The person chose which of several answers counts.
+    KeepLane {
+        /// The session.
+        session: SessionId,
+        /// The turn.
+        turn: TurnId,
+        /// The lane.
+        lane: LaneId,
+    },
+    /// Smoothed speeds, in place of those before.
+    KeepSpeed(Box<SpeedRecord>),
+    /// How an attempt went, for the record.
+    LogOutcome(Box<OutcomeRecord>),
     /// A line typed into the composer, for the input history.
     RememberInput {
         /// The text.
@@ -139,4 +185,60 @@ pub enum StoreJob {
         /// Milliseconds since the epoch.
         created_ms: i64,
     },
+}
+
+/// Smoothed speeds of one model on one backend, for contexts of one size.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SpeedRecord {
+    /// The backend's name.
+    pub backend: String,
+    /// The model's id.
+    pub model: String,
+    /// Which contexts: a number of the router's.
+    pub bucket: u8,
+    /// Prefill, tokens per second.
+    pub prefill: Option<f64>,
+    /// Turns it comes from.
+    pub prefill_samples: u32,
+    /// Decode, tokens per second.
+    pub decode: Option<f64>,
+    /// Turns it comes from.
+    pub decode_samples: u32,
+    /// Time a load took, in milliseconds.
+    pub load_ms: Option<f64>,
+    /// When it was last measured, milliseconds since the epoch.
+    pub updated_ms: i64,
+}
+
+/// How one complete answer went, and how it was predicted to go. It holds no text.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct OutcomeRecord {
+    /// When it ended, milliseconds since the epoch.
+    pub ended_ms: i64,
+    /// The backend's name.
+    pub backend: String,
+    /// The model's id.
+    pub model: String,
+    /// Quantisation, where known.
+    pub quantisation: Option<String>,
+    /// Tokens of the prompt.
+    pub prompt_tokens: Option<u32>,
+    /// Those of them that came from the KV cache.
+    pub cached_tokens: Option<u32>,
+    /// Tokens of the answer.
+    pub output_tokens: Option<u32>,
+    /// Prefill, tokens per second.
+    pub prefill: Option<f64>,
+    /// Decode, tokens per second.
+    pub decode: Option<f64>,
+    /// Time from Enter to the first token, in milliseconds.
+    pub first_ms: Option<f64>,
+    /// Time from Enter to the end, in milliseconds.
+    pub total_ms: Option<f64>,
+    /// The rule that chose it.
+    pub rule: String,
+    /// What was predicted for it, as JSON; none: nothing.
+    pub predicted: Option<String>,
+    /// What was predicted for the others that could have answered, as JSON: backend, model and prediction of each.
+    pub others: String,
 }

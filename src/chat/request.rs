@@ -4,7 +4,7 @@ use super::Message;
 use serde::{Deserialize, Serialize};
 
 /// What to generate. The history is complete: a backend keeps nothing of its own but a cache.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct GenRequest {
     /// The backend's id of the model (for the engine also a path to a GGUF file).
     pub model: String,
@@ -21,6 +21,9 @@ pub struct GenRequest {
     /// The saved session this belongs to; none where nothing is saved. An engine of ours may keep what it
     /// computed for it on disk, and deletes that with the session; others are not told.
     pub session: Option<String>,
+    /// Whether this gets things ready for a question that may come, with [`Self::max_tokens`] 0. An engine of ours sends no
+    /// model away for it.
+    pub is_ahead: bool,
 }
 
 /// Sampling settings; `None` leaves a value to the server's default.

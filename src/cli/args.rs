@@ -58,6 +58,8 @@ pub(super) enum Command {
         #[command(flatten)]
         list: ModelsArgs,
     },
+    /// What a model takes and how fast it would be on a machine, before anything is loaded
+    Estimate(EstimateArgs),
     /// Servers elsewhere: list, add, test, pair and remove them
     #[command(args_conflicts_with_subcommands = true)]
     Backends(Box<BackendsArgs>),
@@ -67,6 +69,14 @@ pub(super) enum Command {
     Serve(Box<ServeArgs>),
     /// What works on this machine and what does not: devices, engine, models, backends, terminal, files
     Doctor {
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Where a question would go, and why; nothing is sent
+    Route(RouteArgs),
+    /// Measured speeds, and how well they were predicted
+    Stats {
         /// Print one JSON object
         #[arg(long)]
         json: bool,
@@ -84,6 +94,32 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: ConfigCommand,
     },
+}
+
+/// The question whose way is asked for.
+#[derive(Debug, Args)]
+pub(super) struct RouteArgs {
+    /// The question; words are joined
+    #[arg(value_name = "QUESTION", required = true)]
+    pub(super) words: Vec<String>,
+    /// Model to ask: a name, `backend/name`, an alias, or a GGUF file
+    #[arg(short = 'm', long = "model", value_name = "MODEL")]
+    pub(super) model: Option<String>,
+    /// Backend to ask: `local`, or one from the configuration
+    #[arg(long = "on", value_name = "BACKEND")]
+    pub(super) backend: Option<String>,
+    /// A file that would be added to the question; can be given several times
+    #[arg(short = 'f', long = "file", value_name = "FILE")]
+    pub(super) files: Vec<PathBuf>,
+    /// As if the conversation used last were gone on with
+    #[arg(short = 'c', long = "continue")]
+    pub(super) go_on: bool,
+    /// As if the privacy fence were lifted
+    #[arg(long)]
+    pub(super) lift_fence: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -147,6 +183,30 @@ pub(super) struct ModelsArgs {
     pub(super) json: bool,
 }
 
+/// What is to be estimated, and on which machines.
+#[derive(Clone, Debug, Args)]
+pub(super) struct EstimateArgs {
+    /// A GGUF file, a model of `tui models`, a known one (`llama-3.1-8b:q4_k_m`), or a size (`13b:q4_k_m`)
+    #[arg(value_name = "MODEL")]
+    pub(super) model: Option<String>,
+    /// A known machine (`rtx4090`, `m4-max-64`), or a backend; can be given several times. Without it: this machine and the
+    /// backends whose hardware is configured
+    #[arg(long, value_name = "MACHINE")]
+    pub(super) on: Vec<String>,
+    /// Two machines, of which the better one is named
+    #[arg(long, num_args = 2, value_names = ["A", "B"])]
+    pub(super) compare: Vec<String>,
+    /// Context in tokens; as many as the engine takes by itself when left out
+    #[arg(long, value_name = "TOKENS", value_parser = |s: &str| whole_from(s, &1_u32), allow_negative_numbers = true)]
+    pub(super) context: Option<u32>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
+    /// List the known machines, with the source of each figure
+    #[arg(long, conflicts_with_all = ["model", "on", "compare", "context"])]
+    pub(super) machines: bool,
+}
+
 #[derive(Debug, Subcommand)]
 pub(super) enum SessionsCommand {
     /// List them, the one used last first
@@ -200,8 +260,11 @@ pub(super) struct AskArgs {
     /// Don't save this conversation
     #[arg(long)]
     pub(super) no_save: bool,
+    /// Let files behind the privacy fence leave this machine, for this question only
+    #[arg(long)]
+    pub(super) lift_fence: bool,
 
-    /// Model to ask: a name, `backend/name`, or a GGUF file
+    /// Model to ask: a name, `backend/name`, an alias, or a GGUF file
     #[arg(short = 'm', long = "model", value_name = "MODEL", help_heading = "Model")]
     pub(super) model: Option<String>,
     /// Backend to ask: `local`, or one from the configuration
@@ -312,6 +375,7 @@ impl AskArgs {
             || self.think.is_some()
             || self.timeout.is_some()
             || self.schema.is_some()
+            || self.lift_fence
     }
 }
 

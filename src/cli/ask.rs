@@ -6,15 +6,18 @@ mod saving;
 use super::args::AskArgs;
 use super::out::note;
 use super::report::{self, Ending, Format, Place};
-use super::{input, sessions, target};
-use crate::app;
-use crate::backend::{Backends, GenStream};
-use crate::chat::record::{Outcome, TurnRecord};
-use crate::chat::{GenError, GenErrorKind, GenEvent, GenRequest, Message, Role, Sampling, SessionId, TurnId};
+use super::target::{self, Before, Scout};
+use super::{fence, input, sessions};
+use crate::app::story::Story;
+use crate::app::{self, facts};
+use crate::backend::{Backend, Backends, GenStream};
+use crate::chat::record::FenceRecord;
+use crate::chat::{GenError, GenErrorKind, GenEvent, GenRequest, Message, Sampling, SessionId, TurnId};
 use crate::config::Config;
+use crate::config::Fallback;
 use crate::error::{AppError, Exit};
 use crate::paths::Paths;
-use crate::router::Target;
+use crate::router::Decision;
 use crate::store::{self, SavedSession};
 use futures_util::StreamExt;
 use futures_util::future::select_all;
@@ -50,9 +53,10 @@ pub(super) fn run(
             .hint("`tui sessions list` shows them"));
     }
     let backends = Backends::new(config, paths, config_file).map_err(target::bad_address)?;
-    target::pinned(args, &backends)?;
+    let pin = target::pinned(args, &backends)?;
     let resumed = sessions::resumed(args, paths)?;
     let system = system(args, config, paths, resumed.as_ref())?;
+    let fenced = fence::fenced(&config.privacy, &args.files)?;
     let user = input::question(args)?;
 
     // The first Ctrl+C stops the turn; the second one ends the program whatever it is doing.
@@ -75,14 +79,23 @@ pub(super) fn run(
         has_new_system: resumed.as_ref().is_some_and(|saved| saved.record.system != system),
         session,
         turn: TurnId(turns.last().map_or(0, |turn| turn.id.0) + 1),
-        messages: messages(system.as_deref(), turns, &user),
+        messages: app::asked_after(system.as_deref(), turns, &user),
         system,
         user,
         schema,
-        before: app::last_target(turns),
+        fence: (!fenced.is_empty() || args.lift_fence)
+            .then(|| FenceRecord { files: fenced.clone(), is_lifted: args.lift_fence }),
     };
+    let before = Before {
+        session: &question.session,
+        system: question.system.as_deref(),
+        turns,
+        question: &question.user,
+        fenced: &fenced,
+    };
+    let scout = Scout::new((pin, args.lift_fence), config, paths, &backends, &before);
     let database = (config.save && !args.no_save).then(|| paths.database());
-    let exit = runtime.block_on(ask(args, config, &backends, question, database, format, entered));
+    let exit = runtime.block_on(ask(args, config, scout, &question, database, (format, entered)));
     // A connection that can't be closed must not keep the program.
     runtime.shutdown_timeout(Duration::from_millis(200));
     exit
@@ -98,8 +111,8 @@ struct Question {
     user: String,
     messages: Vec<Message>,
     schema: Option<serde_json::Value>,
-    /// Where the conversation went so far.
-    before: Target,
+    /// What the privacy fence has to say about it.
+    fence: Option<FenceRecord>,
 }
 
 /// The system prompt in force: the flag's, the session's, the configured one.
@@ -130,86 +143,91 @@ pub(super) fn system(
     Ok(text.filter(|text| !text.trim().is_empty()))
 }
 
-/// The conversation as a backend gets it: turns whose answer is complete or was stopped by the person.
-fn messages(system: Option<&str>, turns: &[TurnRecord], user: &str) -> Vec<Message> {
-    let mut messages: Vec<Message> =
-        system.map(|text| Message::new(Role::System, text)).into_iter().collect();
-    for turn in turns {
-        let first_lane = turn.attempts.first().map(|attempt| attempt.key.lane);
-        let current = turn.attempts.iter().rev().find(|attempt| Some(attempt.key.lane) == first_lane);
-        if let Some(attempt) = current
-            && matches!(attempt.outcome, Outcome::Stop | Outcome::Length | Outcome::Stopped)
-            && !attempt.answer.is_empty()
-        {
-            messages.push(Message::new(Role::User, turn.user.as_str()));
-            messages.push(Message::new(Role::Assistant, attempt.answer.as_str()));
-        }
-    }
-    messages.push(Message::new(Role::User, user));
-    messages
-}
-
 async fn ask(
     args: &AskArgs,
     config: &Config,
-    backends: &Backends,
-    question: Question,
+    mut scout: Scout<'_>,
+    question: &Question,
     database: Option<PathBuf>,
-    format: Format,
-    entered: Instant,
+    (format, entered): (Format, Instant),
 ) -> Result<Exit, AppError> {
     let mut cut_short = Box::pin(cut_short(entered, args.timeout));
-    let decision = tokio::select! {
+    let mut decision = tokio::select! {
         biased;
         ending = &mut cut_short => return match ending {
             Ending::Failed(error) => Err(error.into()),
             Ending::Stopped | Ending::Complete(_) => Ok(Exit::Interrupted),
         },
-        decision = target::decide(args, config, backends, question.before.clone()) => decision?,
-    };
-    let backend = backends
-        .get(&decision.backend)
-        .ok_or_else(|| AppError::new(Exit::Usage, format!("no backend `{}`", decision.backend)))?;
-    let is_builtin = backend.is_engine() && decision.model == "builtin";
-    let flags = args.sampling.settings();
-    let mut request = GenRequest {
-        model: decision.model.clone(),
-        messages: question.messages.clone(),
-        sampling: flags.or(config.sampling).or(Sampling::default_for(is_builtin)),
-        max_tokens: args.sampling.max_tokens.or(config.max_tokens),
-        stop: Vec::new(),
-        schema: question.schema.clone(),
-        session: None,
+        decision = scout.decide() => decision?,
     };
     // Nothing is written before it is known where the question goes.
     let mut saving = Saving::open(database.as_deref());
-    saving.begin(&question, &decision).await;
-    request.session = saving.session().map(|session| session.to_string());
-
     let mut printer = Printer::new(args, format, entered);
-    printer.answer.decision = Some(decision.clone());
-    let (session, turn) = (saving.session(), question.turn);
-    let place = Place { session: session.as_ref(), turn };
-    let start = [report::start_event(&place), report::route_event(&decision)];
-    printer.answer.metrics.sent_ms = Some(ms(entered));
-    let mut end = match start.iter().try_for_each(|event| printer.event(event)) {
-        Ok(()) => {
-            let stream = backend.generate(request);
-            listen(stream, &mut printer, &saving, cut_short.as_mut()).await
+    let mut story = Story::default();
+    let mut tried: Vec<String> = Vec::new();
+    let end = loop {
+        let backend = scout.backend(&decision)?;
+        saving.begin(question, &decision, &story, scout.quantisation(&decision)).await;
+        let (session, turn) = (saving.session(), question.turn);
+        let place = Place { session: session.as_ref(), turn };
+        printer.answer.decision = Some(decision.clone());
+        printer.answer.story = story.clone();
+        let route = report::route_event(&decision, &story);
+        let is_first = tried.is_empty();
+        let start = is_first.then(|| report::start_event(&place));
+        if is_first {
+            printer.answer.metrics.sent_ms = Some(ms(entered));
         }
-        Err(error) => End::Unprinted(error),
-    };
-    printer.answer.metrics.total_ms = Some(ms(entered));
-    printer.progress.clear();
-
-    if let End::Finished(ending) = end {
-        printer.answer.finish = Some(ending);
-        end = match printer.finish(&place) {
-            Ok(()) => End::Printed,
+        let request = request(args, config, question, backend, &decision, session.as_ref());
+        let mut end = match start.iter().chain([&route]).try_for_each(|event| printer.event(event)) {
+            Ok(()) => listen(backend.generate(request), &mut printer, &saving, cut_short.as_mut()).await,
             Err(error) => End::Unprinted(error),
         };
-    }
-    saving.end(&printer.answer).await;
+        printer.answer.metrics.total_ms = Some(ms(entered));
+        printer.progress.clear();
+        if let End::Finished(Ending::Failed(error)) = &end
+            && printer.answer.is_empty()
+            && config.route.fallback != Fallback::Never
+            && facts::may_move(error.kind)
+        {
+            scout.failed(&decision.backend, error.kind);
+            tried.push(decision.backend.clone());
+            let may_move = config.route.fallback == Fallback::Auto && !scout.is_pinned();
+            let other = tokio::select! {
+                biased;
+                ending = &mut cut_short => {
+                    end = End::Finished(ending);
+                    None
+                }
+                other = scout.elsewhere(&tried) => other,
+            };
+            match (other, &end) {
+                (Some(other), End::Finished(Ending::Failed(error))) if may_move => {
+                    note(&format!("{}; it is asked of {} now", first_line(error), other.backend));
+                    saving.fail(error, &printer.answer).await;
+                    story = Story { fallback_from: Some(decision.backend.clone()), ..Story::default() };
+                    decision = other;
+                    continue;
+                }
+                (Some(other), _) => end = or_there(end, &other.backend),
+                (None, _) => {}
+            }
+        }
+        if let End::Finished(ending) = end {
+            printer.answer.finish = Some(ending);
+            let hope = scout.hope(&decision);
+            printer.answer.before = app::learn::before(&hope);
+            let lost = app::learn::lost(hope, &printer.answer.metrics, &decision.backend);
+            printer.answer.story.cache_lost = lost;
+            printer.answer.device = device(format, backend, &decision).await;
+            end = match printer.finish(&place) {
+                Ok(()) => End::Printed,
+                Err(error) => End::Unprinted(error),
+            };
+        }
+        break end;
+    };
+    saving.end(&printer.answer, &mut scout.routing.speeds).await;
     if let End::Unprinted(error) = end {
         // Whoever read the answer has enough of it.
         return match error.kind() {
@@ -226,6 +244,57 @@ async fn ask(
         Some(Ending::Stopped) | None => Exit::Interrupted,
         Some(Ending::Failed(error)) => report::tell(error),
     })
+}
+
+/// The next step of a failure, and that another machine could be asked.
+fn or_there(end: End, other: &str) -> End {
+    let End::Finished(Ending::Failed(error)) = end else { return end };
+    let step = format!("ask another machine: --on {other}");
+    let message = match error.message.split_once('\n') {
+        Some((what, next)) => format!("{what}\n{next}; or {step}"),
+        None => format!("{}\n{step}", error.message),
+    };
+    End::Finished(Ending::Failed(GenError::new(error.kind, message)))
+}
+
+fn first_line(error: &GenError) -> &str {
+    error.message.lines().next().unwrap_or_default()
+}
+
+fn request(
+    args: &AskArgs,
+    config: &Config,
+    question: &Question,
+    backend: &Backend,
+    decision: &Decision,
+    session: Option<&SessionId>,
+) -> GenRequest {
+    let is_builtin = backend.is_engine() && decision.model == crate::backend::BUILTIN;
+    let flags = args.sampling.settings();
+    GenRequest {
+        model: decision.model.clone(),
+        messages: question.messages.clone(),
+        sampling: flags.or(config.sampling).or(Sampling::default_for(is_builtin)),
+        max_tokens: args.sampling.max_tokens.or(config.max_tokens),
+        stop: Vec::new(),
+        schema: question.schema.clone(),
+        session: session.map(ToString::to_string),
+        is_ahead: false,
+    }
+}
+
+/// How long a server may take to say on which devices a model lies.
+const DEVICE_LIMIT: Duration = Duration::from_millis(500);
+
+/// The devices the model lies on, as its engine tells; asked for only where it is printed.
+async fn device(format: Format, backend: &Backend, decision: &Decision) -> Option<String> {
+    if format == Format::Text {
+        return None;
+    }
+    let machine = tokio::time::timeout(DEVICE_LIMIT, backend.machine()).await.ok()?.ok()??;
+    let placement = machine.placements.iter().find(|placement| placement.id == decision.model)?;
+    let names: Vec<&str> = placement.devices.iter().map(|part| part.device.as_str()).collect();
+    (!names.is_empty()).then(|| names.join("+"))
 }
 
 /// How listening ended.
@@ -297,47 +366,5 @@ async fn cut_short(entered: Instant, timeout: Option<f64>) -> Ending {
     tokio::select! {
         () = any_signal => Ending::Stopped,
         seconds = out_of_time => Ending::Failed(report::timed_out(seconds)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::chat::record::AttemptRecord;
-    use crate::chat::{GenKey, LaneId, Metrics};
-
-    #[test]
-    fn history_holds_what_was_answered() {
-        let attempt = |number, answer: &str, outcome| AttemptRecord {
-            key: GenKey { turn: TurnId(1), lane: LaneId(0), attempt: number },
-            backend: String::new(),
-            model: String::new(),
-            quantisation: None,
-            rule: String::new(),
-            reason: String::new(),
-            answer: answer.to_owned(),
-            thinking: "never sent".to_owned(),
-            outcome,
-            metrics: Metrics::default(),
-        };
-        let turn = |user: &str, attempts| TurnRecord {
-            id: TurnId(1),
-            user: user.to_owned(),
-            created_ms: 0,
-            attempts,
-        };
-        let failed = Outcome::Interrupted { error: "x".to_owned() };
-        let turns = [
-            turn("a", vec![attempt(1, "half", failed.clone()), attempt(2, "A", Outcome::Stop)]),
-            turn("b", vec![attempt(1, "B", Outcome::Stopped)]),
-            turn("c", vec![attempt(1, "C", failed)]),
-            turn("d", vec![attempt(1, "D", Outcome::Open)]),
-            turn("e", vec![attempt(1, "", Outcome::Stop)]),
-            turn("f", vec![]),
-            turn("g", vec![attempt(1, "G", Outcome::Length)]),
-        ];
-        let sent: Vec<String> = messages(Some("S"), &turns, "now").into_iter().map(|m| m.content).collect();
-        assert_eq!(sent, ["S", "a", "A", "b", "B", "g", "G", "now"]);
-        assert_eq!(messages(None, &[], "now").len(), 1);
     }
 }

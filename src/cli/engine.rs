@@ -60,6 +60,13 @@ pub enum EngineCommand {
         #[arg(long)]
         measure: bool,
     },
+    /// The process a projector is measured in; prints what it takes as JSON.
+    #[cfg(feature = "mtmd")]
+    #[command(hide = true)]
+    Weigh {
+        /// The projector.
+        projector: PathBuf,
+    },
     /// The process a projector is tried in.
     #[cfg(feature = "mtmd")]
     #[command(hide = true)]
@@ -110,6 +117,13 @@ pub(super) fn run(
             match pool::lend(&listen, threads as usize) {
                 Err(message) => Err(GenError::new(GenErrorKind::Protocol, message).into()),
             }
+        }
+        #[cfg(feature = "mtmd")]
+        EngineCommand::Weigh { projector } => {
+            let measured =
+                crate::engine::vision::weigh(&projector).map_err(|e| AppError::new(Exit::Model, e))?;
+            out::answer(&measured);
+            Ok(Exit::Ok)
         }
         #[cfg(feature = "mtmd")]
         EngineCommand::Look { model, projector } => crate::engine::vision::run(&model, &projector)

@@ -5,7 +5,7 @@ use super::out;
 use crate::error::{AppError, Exit};
 use crate::paths::read_file;
 use std::io::{self, IsTerminal, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Largest file, and most that is read from stdin.
 const MAX_BYTES: u64 = 8 << 20;
@@ -36,6 +36,18 @@ pub(super) fn question(args: &AskArgs) -> Result<String, AppError> {
     compose(&instruction, &attached, rest.as_deref()).ok_or_else(|| {
         let what = if attached.is_empty() { "nothing to ask" } else { "files, but no question about them" };
         AppError::new(Exit::Usage, what).hint("ask with `tui \"question\"`; `tui --help` shows more")
+    })
+}
+
+/// The question these words and files make, where stdin has no part in it.
+///
+/// # Errors
+/// As [`question`].
+pub(super) fn with_files(words: &[String], files: &[PathBuf]) -> Result<String, AppError> {
+    let attached = files.iter().map(|path| Ok((Some(name_of(path)), file(path)?)));
+    let attached: Vec<_> = attached.collect::<Result<_, AppError>>()?;
+    compose(&words.join(" "), &attached, None).ok_or_else(|| {
+        AppError::new(Exit::Usage, "nothing to ask").hint("`tui route \"question\"` shows where it would go")
     })
 }
 

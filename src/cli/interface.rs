@@ -4,9 +4,7 @@ use super::args::{AskArgs, Color};
 use super::{ask, out, sessions, target};
 use crate::app::Effect;
 use crate::app::NewModel;
-use crate::app::model::{
-    BackendView, Level, Model, Notice, Overlay, Picker, PickerKind, Prefs, PromptView, Saving,
-};
+use crate::app::model::{Level, Model, Notice, Overlay, Picker, PickerKind, Prefs, PromptView, Saving};
 use crate::backend::Backends;
 use crate::chat::record::StoreJob;
 use crate::config::Config;
@@ -85,7 +83,8 @@ fn first_state(
                 .map(|prompt| PromptView { name: prompt.name, about: prompt.about, text: prompt.text })
                 .collect(),
         },
-        backends: backends.all().iter().map(view_of).collect(),
+        backends: backends.all().iter().map(|backend| target::view_of(backend, config)).collect(),
+        routing: target::routing(config, paths),
         history,
         restored: resumed.map(|saved| (saved.record, saved.turns)),
         size: (80, 24),
@@ -115,14 +114,4 @@ fn first_state(
         until: None,
     });
     Ok((model, effects))
-}
-
-fn view_of(backend: &crate::backend::Backend) -> BackendView {
-    BackendView {
-        name: backend.name().to_owned(),
-        is_engine: backend.is_engine(),
-        default_model: backend.default_model().map(str::to_owned),
-        models: Vec::new(),
-        ..BackendView::default()
-    }
 }

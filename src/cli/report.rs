@@ -1,9 +1,11 @@
 //! What `--json` and `--jsonl` print, and errors for people. The shapes are a promise to scripts.
 
 use super::out;
+use crate::app::story::Story;
 use crate::chat::{Finish, GenError, GenErrorKind, Metrics, SessionId, TurnId};
 use crate::error::{AppError, Exit};
 use crate::router::Decision;
+use crate::router::speeds::Before;
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -39,8 +41,21 @@ pub(super) struct Answer {
     pub(super) text: String,
     pub(super) thinking: String,
     pub(super) decision: Option<Decision>,
+    /// What became of that.
+    pub(super) story: Story,
+    /// Whether the first token waited for prefill alone.
+    pub(super) before: Before,
+    /// The devices its model lies on, where the engine told.
+    pub(super) device: Option<String>,
     pub(super) metrics: Metrics,
     pub(super) finish: Option<Ending>,
+}
+
+impl Answer {
+    /// Whether nothing came.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.text.is_empty() && self.thinking.is_empty()
+    }
 }
 
 /// How an answer ended.
@@ -84,9 +99,9 @@ pub(super) fn answer_object(answer: &Answer) -> Value {
         "thinking": answer.thinking,
         "model": decision.map(|d| &d.model),
         "backend": decision.map(|d| &d.backend),
-        "device": Value::Null,
+        "device": answer.device,
         "finish": finish,
-        "route": decision.map(route_object),
+        "route": decision.map(|decision| route_object(decision, &answer.story)),
         "metrics": {
             "queue_ms": server.queue_ms,
             "load_ms": server.load_ms,
@@ -105,8 +120,18 @@ pub(super) fn answer_object(answer: &Answer) -> Value {
     })
 }
 
-fn route_object(decision: &Decision) -> Value {
-    json!({ "rule": decision.rule, "reason": decision.reason, "rejected": decision.rejected })
+/// Why it went where it did: `predicted`, `alias`, `fallback_from` and `cache_lost` are null where there is nothing to say.
+pub(super) fn route_object(decision: &Decision, story: &Story) -> Value {
+    json!({
+        "rule": decision.rule,
+        "reason": decision.reason,
+        "rejected": decision.rejected,
+        "predicted": decision.predicted,
+        "alias": decision.alias,
+        "is_variant": decision.is_variant,
+        "fallback_from": story.fallback_from,
+        "cache_lost": story.cache_lost,
+    })
 }
 
 fn error_object(error: &GenError) -> Value {
@@ -120,11 +145,11 @@ pub(super) fn start_event(place: &Place<'_>) -> Value {
 }
 
 /// The event that says where it goes.
-pub(super) fn route_event(decision: &Decision) -> Value {
+pub(super) fn route_event(decision: &Decision, story: &Story) -> Value {
     let mut event = json!({
         "event": "route", "lane": 0, "backend": decision.backend, "model": decision.model,
     });
-    merge(&mut event, route_object(decision));
+    merge(&mut event, route_object(decision, story));
     event
 }
 

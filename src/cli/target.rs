@@ -1,13 +1,24 @@
-//! Which backend and model a question goes to: what was typed and configured, as facts for the router.
+//! Which backend and model a question goes to: what was typed, configured and known, as facts for the router.
 
 use super::args::AskArgs;
+use crate::app::facts::{self, Known};
+use crate::app::model::{BackendSetup, BackendView};
+use crate::app::routing::{Around, Routing};
+use crate::app::turn::Turn;
+use crate::app::warm::Warm;
+use crate::app::{learn, restored_turns};
 use crate::backend::{BUILTIN, Backend, Backends};
+use crate::chat::record::TurnRecord;
+use crate::chat::{GenErrorKind, SessionId};
 use crate::config::Config;
 use crate::error::{AppError, Exit};
-use crate::paths::expand_home;
-use crate::router::{self, BackendFacts, Decision, Facts, ModelFacts, Target, route};
+use crate::paths::{Paths, expand_home};
+use crate::router::health::Circuit;
+use crate::router::{self, Decision, Facts, Target, route};
+use crate::text::shown_line;
+use futures_util::future::join_all;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long a backend may take to say which models it has, when that decides where the question goes.
 const ASK_LIMIT: Duration = Duration::from_secs(3);
@@ -22,14 +33,22 @@ pub(super) fn bad_address(why: String) -> AppError {
 /// # Errors
 /// Exit code 2: `-m` and `--on` name different backends, or one that is not there.
 pub(super) fn pinned(args: &AskArgs, backends: &Backends) -> Result<Target, AppError> {
+    named(args.model.as_deref(), args.backend.as_deref(), backends)
+}
+
+/// The same from what `-m` and `--on` name.
+///
+/// # Errors
+/// As [`pinned`].
+pub(super) fn named(model: Option<&str>, on: Option<&str>, backends: &Backends) -> Result<Target, AppError> {
     let names = names(backends);
-    if let Some(name) = args.backend.as_ref().filter(|name| !names.contains(name)) {
+    if let Some(name) = on.filter(|name| !names.iter().any(|known| known == name)) {
         return Err(no_backend(name, &names));
     }
     // Where this machine's engine is all there is, only a path has a slash in it; and there is one
     // built-in model.
-    if let Some((name, model)) = args.model.as_deref().and_then(|text| text.split_once('/'))
-        && args.backend.is_none()
+    if let Some((name, model)) = model.and_then(|text| text.split_once('/'))
+        && on.is_none()
         && !names.is_empty()
         && is_name(name)
         && !names.iter().any(|known| known == name)
@@ -38,8 +57,8 @@ pub(super) fn pinned(args: &AskArgs, backends: &Backends) -> Result<Target, AppE
     {
         return Err(no_backend(name, &names));
     }
-    let mut target = args.model.as_deref().map(|text| read(text, &names)).unwrap_or_default();
-    if let Some(on) = &args.backend {
+    let mut target = model.map(|text| read(text, &names)).unwrap_or_default();
+    if let Some(on) = on {
         match &target.backend {
             Some(other) if other != on => {
                 return Err(AppError::new(
@@ -48,7 +67,7 @@ pub(super) fn pinned(args: &AskArgs, backends: &Backends) -> Result<Target, AppE
                 )
                 .hint("name one of them"));
             }
-            _ => target.backend = Some(on.clone()),
+            _ => target.backend = Some(on.to_owned()),
         }
     }
     Ok(target)
@@ -94,60 +113,214 @@ fn is_path(model: &str) -> bool {
     model.contains('/') || model.ends_with(".gguf")
 }
 
-/// Decides where a question goes. Backends are asked for their models only where a model was named without
-/// its backend and there are several.
-///
-/// # Errors
-/// Exit code 2: there is no such backend, or none at all.
-pub(super) async fn decide(
-    args: &AskArgs,
-    config: &Config,
-    backends: &Backends,
-    session: Target,
-) -> Result<Decision, AppError> {
-    let pin = pinned(args, backends)?;
-    let configured = configured(config, backends);
-    let facts_of = |backend: &Backend| BackendFacts {
-        name: backend.name().to_owned(),
-        default_model: backend.default_model().map(str::to_owned),
-        ..BackendFacts::default()
-    };
-    let backends_facts = backends.all().iter().map(facts_of).collect();
-    let mut facts = Facts { pin, session, configured, backends: backends_facts, ..Facts::default() };
-    let chosen = router::wanted(&facts).clone();
-    let open_model = chosen.model.filter(|_| chosen.backend.is_none());
-    if let Some(wanted) = open_model.filter(|model| backends.all().len() > 1 && !is_path(model)) {
-        for (backend, facts) in backends.all().iter().zip(&mut facts.backends) {
-            facts.models = models_of(backend).await;
-            if facts.has(&wanted) {
-                break;
-            }
-        }
+/// What routing knows before anything was asked: rules, aliases, measured speeds, and how things stand around.
+pub(super) fn routing(config: &Config, paths: &Paths) -> Routing {
+    let speeds = crate::store::speeds(&paths.database()).unwrap_or_else(|why| {
+        tracing::info!("no measured speeds: {why}");
+        Vec::new()
+    });
+    let (on_battery, utc_offset_s) = crate::runtime::around::look();
+    Routing {
+        aliases: config.aliases.clone(),
+        rules: config.route.clone(),
+        around: Around { on_battery, utc_offset_s, looked_at: None },
+        speeds,
+        warm: Warm { rules: Some(config.warm.clone()), last: None },
+        ..Routing::default()
     }
-    // A server named without a model answers with the first it has.
-    let server = router::backend(&facts).ok().map(|backend| backend.name.clone());
-    let server = server.filter(|_| route(&facts).is_err());
-    if let Some(backend) = server.and_then(|name| backends.get(&name))
-        && backend.default_model().is_none()
-    {
-        let models = backend.models().await.map_err(AppError::from)?;
-        for facts in facts.backends.iter_mut().filter(|b| b.name == backend.name()) {
-            facts.models = models.iter().map(ModelFacts::from).collect();
-        }
-    }
-    route(&facts).map_err(|message| {
-        AppError::new(Exit::Usage, message).hint("`tui config show` prints the backends there are")
-    })
 }
 
-async fn models_of(backend: &Backend) -> Vec<ModelFacts> {
-    match tokio::time::timeout(ASK_LIMIT, backend.models()).await {
-        Ok(Ok(cards)) => cards.iter().map(ModelFacts::from).collect(),
-        Ok(Err(error)) => {
-            tracing::info!("models of {}: {error}", backend.name());
-            Vec::new()
+/// A backend nobody has heard of yet.
+pub(super) fn view_of(backend: &Backend, config: &Config) -> BackendView {
+    let configured = config.backends.iter().find(|configured| configured.name == backend.name());
+    BackendView {
+        name: backend.name().to_owned(),
+        is_engine: backend.is_engine(),
+        default_model: backend.default_model().map(str::to_owned),
+        setup: configured.map(BackendSetup::from).unwrap_or_default(),
+        circuit: Circuit::new(backend.can_wake()),
+        wake_ms: backend.wake_ms(),
+        ..BackendView::default()
+    }
+}
+
+/// Milliseconds since the epoch.
+pub(super) fn unix_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// The conversation a question belongs to.
+pub(super) struct Before<'a> {
+    pub(super) session: &'a SessionId,
+    pub(super) system: Option<&'a str>,
+    pub(super) turns: &'a [TurnRecord],
+    pub(super) question: &'a str,
+    /// Files of the question behind the privacy fence, as they were named.
+    pub(super) fenced: &'a [String],
+}
+
+/// Everything known for one question.
+pub(super) struct Scout<'a> {
+    backends: &'a Backends,
+    before: &'a Before<'a>,
+    views: Vec<BackendView>,
+    pub(super) routing: Routing,
+    pin: Target,
+    went: Target,
+    configured: Target,
+    turns: Vec<Turn>,
+    started: Instant,
+}
+
+impl<'a> Scout<'a> {
+    /// Before anything was asked. `pin` is what the person named.
+    pub(super) fn new(
+        (pin, is_fence_lifted): (Target, bool),
+        config: &Config,
+        paths: &Paths,
+        backends: &'a Backends,
+        before: &'a Before<'a>,
+    ) -> Self {
+        let turns = restored_turns(before.turns.to_vec());
+        let mut routing = routing(config, paths);
+        routing.sent = learn::sent_before(before.session, before.system, &turns);
+        routing.is_fence_lifted = is_fence_lifted;
+        Self {
+            backends,
+            before,
+            views: backends.all().iter().map(|backend| view_of(backend, config)).collect(),
+            routing,
+            pin,
+            went: crate::app::last_target(before.turns),
+            configured: configured(config, backends),
+            turns,
+            started: Instant::now(),
         }
-        Err(_) => Vec::new(),
+    }
+
+    /// What the router gets.
+    pub(super) fn facts(&self) -> Facts {
+        facts::facts(&Known {
+            pin: &self.pin,
+            before: &self.went,
+            configured: &self.configured,
+            backends: &self.views,
+            routing: &self.routing,
+            session: self.before.session,
+            system: self.before.system,
+            turns: &self.turns,
+            question: self.before.question.chars().count(),
+            fenced: self.before.fenced,
+            now: self.started.elapsed(),
+            wall_ms: unix_ms(),
+        })
+    }
+
+    /// Whether a machine was named for this question.
+    pub(super) const fn is_pinned(&self) -> bool {
+        self.pin.backend.is_some()
+    }
+
+    /// What the chosen model is expected to have of the conversation in its cache.
+    pub(super) fn hope(&self, decision: &Decision) -> crate::app::story::Hope {
+        learn::hope_for(&self.routing.sent, decision, self.before.session, self.before.system, &self.turns)
+    }
+
+    /// Quantisation of a model, where its server told it.
+    pub(super) fn quantisation(&self, decision: &Decision) -> Option<String> {
+        let view = self.views.iter().find(|view| view.name == decision.backend)?;
+        view.models.iter().find(|card| card.id == decision.model)?.quantisation.clone()
+    }
+
+    /// Asks all machines that were not heard yet for their models, at once. One that does not answer is away.
+    pub(super) async fn look(&mut self) {
+        let started = self.started;
+        let silent = self.views.iter_mut().filter(|view| view.models.is_empty() && view.trouble.is_none());
+        let looks = silent.filter_map(|view| {
+            let backend = self.backends.get(&view.name)?;
+            Some(async move {
+                let asked = Instant::now();
+                match tokio::time::timeout(ASK_LIMIT, backend.listing()).await {
+                    Ok(Ok(listing)) => {
+                        view.circuit.connected();
+                        let took = asked.elapsed().as_secs_f64() * 1000.0;
+                        view.rtt_ms = Some(backend.rtt_ms().unwrap_or(took));
+                        view.setup.kind = backend.kind().or(view.setup.kind);
+                        view.heard_at = started.elapsed();
+                        (view.models, view.residency) = (listing.cards, listing.residency);
+                        view.embedders = listing.embedders;
+                    }
+                    Ok(Err(error)) => {
+                        tracing::info!("models of {}: {error}", view.name);
+                        view.circuit.failed(error.kind, started.elapsed());
+                        view.trouble = Some(shown_line(&error.message, 400));
+                    }
+                    Err(_) => {
+                        view.circuit.failed(GenErrorKind::Unreachable, started.elapsed());
+                        let why = format!("no answer for {} s", ASK_LIMIT.as_secs());
+                        view.trouble = Some(shown_line(&why, 400));
+                    }
+                }
+            })
+        });
+        join_all(looks).await;
+    }
+
+    /// The backend of a decision.
+    ///
+    /// # Errors
+    /// Exit code 2: there is none of that name.
+    pub(super) fn backend(&self, decision: &Decision) -> Result<&'a Backend, AppError> {
+        let none = || AppError::new(Exit::Usage, format!("no backend `{}`", decision.backend));
+        self.backends.get(&decision.backend).ok_or_else(none)
+    }
+
+    /// A generation failed there.
+    pub(super) fn failed(&mut self, backend: &str, kind: GenErrorKind) {
+        let now = self.started.elapsed();
+        if let Some(view) = self.views.iter_mut().find(|view| view.name == backend) {
+            view.circuit.failed(kind, now);
+        }
+    }
+
+    /// Decides where the question goes. Backends are asked for their models where the choice is open and there are
+    /// several.
+    ///
+    /// # Errors
+    /// There is no such backend, or none at all (exit code 2); the privacy fence keeps it here (3).
+    pub(super) async fn decide(&mut self) -> Result<Decision, AppError> {
+        let wanted = router::wanted(&self.facts()).clone();
+        let is_open = wanted.backend.is_none() && wanted.model.as_ref().is_none_or(|model| !is_path(model));
+        if is_open && self.backends.all().len() > 1 {
+            self.look().await;
+        }
+        // A server named without a model answers with the first it has.
+        let facts = self.facts();
+        let server = router::backend(&facts).ok().map(|backend| backend.name.clone());
+        let server = server.filter(|_| route(&facts).is_err());
+        if let Some(backend) = server.and_then(|name| self.backends.get(&name))
+            && backend.default_model().is_none()
+        {
+            let listing = backend.listing().await.map_err(AppError::from)?;
+            for view in self.views.iter_mut().filter(|view| view.name == backend.name()) {
+                view.models.clone_from(&listing.cards);
+                view.embedders.clone_from(&listing.embedders);
+            }
+        }
+        let facts = self.facts();
+        let decision = route(&facts).map_err(|message| {
+            AppError::new(Exit::Usage, message).hint("`tui config show` prints the backends there are")
+        })?;
+        facts::fence(&facts, &decision).map_err(AppError::from)?;
+        Ok(decision)
+    }
+
+    /// Where the question goes when those failed before their first text.
+    pub(super) async fn elsewhere(&mut self, tried: &[String]) -> Option<Decision> {
+        self.look().await;
+        let tried: Vec<&str> = tried.iter().map(String::as_str).collect();
+        facts::elsewhere(self.facts(), &tried).ok()
     }
 }
 

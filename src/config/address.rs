@@ -58,6 +58,18 @@ pub struct HttpAddress {
     pub is_tls: bool,
 }
 
+impl Address {
+    /// Whether it is this machine, by the look of it.
+    #[must_use]
+    pub fn is_here(&self) -> bool {
+        match self {
+            Self::Http(address) => address.is_here(),
+            Self::Unix(_) => true,
+            Self::Ssh(_) => false,
+        }
+    }
+}
+
 impl HttpAddress {
     /// The IP address, where the host is one.
     #[must_use]

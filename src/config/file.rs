@@ -56,10 +56,11 @@ pub fn read(text: &str, path: &Path) -> Result<Config, AppError> {
     {
         *model = expand_home(Path::new(model)).to_string_lossy().into_owned();
     }
-    if let Some(model) = &mut config.pool.model
-        && (model.starts_with("~/") || model.starts_with("./"))
-    {
-        *model = folder.join(expand_home(Path::new(model))).to_string_lossy().into_owned();
+    let drafts = config.engine.models.iter_mut().filter_map(|model| model.draft_model.as_mut());
+    for model in drafts.chain(&mut config.pool.model) {
+        if model.starts_with("~/") || model.starts_with("./") {
+            *model = folder.join(expand_home(Path::new(model))).to_string_lossy().into_owned();
+        }
     }
     check(&config, path)?;
     Ok(config)
@@ -202,6 +203,17 @@ fn check_models(config: &Config) -> Result<(), (String, &'static str)> {
         if model.context == Some(0) {
             return Err((of("`context` can't be 0"), "leave it out for that of [engine]"));
         }
+        if let Some(draft) = &model.draft_model {
+            if draft.trim().is_empty() {
+                return Err((of("`draft_model` is empty"), "leave it out to have none"));
+            }
+            if *draft == model.id {
+                return Err((
+                    of("is its own `draft_model`"),
+                    "name a smaller model with the same vocabulary",
+                ));
+            }
+        }
         if model.slots.is_some_and(|slots| slots == 0 || slots > MAX_SLOTS) {
             return Err((of("`slots` must be 1 to 64"), "leave it out for that of [engine]"));
         }
@@ -269,6 +281,7 @@ mod tests {
             id = "large"
             pinned = true
             keep_alive = 0
+            draft_model = "./small.gguf"
             [clipboard]
             mode = "osc52"
             [[backend]]
@@ -297,9 +310,12 @@ mod tests {
                 id: "large".to_owned(),
                 pinned: true,
                 keep_alive: Some(0),
+                draft_model: config.engine.models[0].draft_model.clone(),
                 ..EngineModelConfig::default()
             }]
         );
+        let draft = config.engine.models[0].draft_model.as_deref().map(Path::new).expect("one");
+        assert!(draft.is_absolute() && draft.ends_with("small.gguf"), "{draft:?}");
         let shown = toml::to_string(&config).expect("it can be shown");
         assert!(shown.contains("memory = \"20GiB\"") && shown.contains("gpu_layers = 12"), "{shown}");
         let dirs = &config.engine.model_dirs;
@@ -329,6 +345,8 @@ mod tests {
                 refused("[[engine.models]]\npinned = true"),
                 refused("[[engine.models]]\nid = \"a\"\nslots = 0"),
                 refused("[[engine.models]]\nid = \"a\"\nkeepalive = 5"),
+                refused("[[engine.models]]\nid = \"a\"\ndraft_model = \"a\""),
+                refused("[[engine.models]]\nid = \"a\"\ndraft_model = \" \""),
                 refused("[sampling]\ntemperature = nan"),
                 refused("a = = 1"),
                 refused("[engine]\n[engine]"),
@@ -371,6 +389,10 @@ mod tests {
         hint: leave it out for that of [engine]
         FILE:3: unknown key `engine.models[0].keepalive`
         hint: did you mean `keep_alive`?
+        FILE: [[engine.models]] `a`: is its own `draft_model`
+        hint: name a smaller model with the same vocabulary
+        FILE: [[engine.models]] `a`: `draft_model` is empty
+        hint: leave it out to have none
         FILE: `sampling.temperature` must be between 0 and 5
         hint: leave it out for the model's default
         FILE:1: extra `=`, expected nothing

@@ -66,6 +66,8 @@ pub struct ServeLimits {
     pub max_tokens: u32,
     /// Seconds one answer may take.
     pub run: u32,
+    /// Seconds an answer goes on whose client is gone, where it asked for a stream that it can come back to.
+    pub resume: u32,
     /// Seconds running answers have left after the server was told to end.
     pub stop: u32,
 }
@@ -83,6 +85,7 @@ impl Default for ServeLimits {
             queue: 16,
             max_tokens: 4096,
             run: 1800,
+            resume: 15,
             stop: 10,
         }
     }
@@ -142,9 +145,9 @@ impl ServeConfig {
                 ));
             }
         }
-        if l.queue > MAX_CONNECTIONS || l.stop > DAY {
+        if l.queue > MAX_CONNECTIONS || l.stop > DAY || l.resume > DAY {
             return Err((
-                "`serve.limits.queue` or `serve.limits.stop` is too large".to_owned(),
+                "`serve.limits.queue`, `serve.limits.stop` or `serve.limits.resume` is too large".to_owned(),
                 "leave them out for the defaults",
             ));
         }
@@ -177,6 +180,7 @@ mod tests {
             |c| c.limits.stall = 0,
             |c| c.limits.body_mib = 33,
             |c| c.limits.queue = u32::MAX,
+            |c| c.limits.resume = u32::MAX,
         ] {
             assert!(refused(change).is_some());
         }

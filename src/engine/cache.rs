@@ -153,6 +153,12 @@ impl Cache {
         self.inner.limits.memory > 0
     }
 
+    /// How much is kept in memory, in bytes.
+    #[must_use]
+    pub fn memory_limit(&self) -> u64 {
+        self.inner.limits.memory
+    }
+
     /// Whether states of a session have a place on disk.
     #[must_use]
     pub fn keeps_on_disk(&self) -> bool {

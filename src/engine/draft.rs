@@ -1,10 +1,15 @@
-//! Prompt lookup: guesses at the next tokens from what the context says after the same words earlier.
+//! Guesses at the next tokens: from what the context says after the same words earlier (prompt lookup), and from a
+//! second, smaller model where one is configured ([`model`]).
 //!
 //! A guess is evaluated together with the token that is due, so that what is right of it costs less than a
-//! round each. Whether that pays depends on the text and on the device: both are measured, and guessing
-//! stops by itself where it does not. What is chosen never depends on a guess, only how soon. Pure.
+//! round each. Whether that pays depends on the text and on the device: both are measured ([`pace`]), and guessing
+//! stops by itself where it does not. What is chosen never depends on a guess, only how soon. Pure but for [`model`].
+
+pub mod model;
+pub mod pace;
 
 use super::job::TokenId;
+use pace::Pace;
 use std::collections::HashMap;
 
 /// Tokens that must be the same for a place to be found.
@@ -15,35 +20,57 @@ const PLACES: usize = 8;
 const LONGEST_MATCH: usize = 32;
 /// Tokens that must be the same before guessing has paid once.
 const UNPROVEN_MATCH: usize = 4;
-/// Length of the first guess.
-const FIRST_LENGTH: usize = 3;
 /// Length of the longest guess.
 pub const LONGEST: usize = 32;
-/// Plain rounds measured before the first guess.
-const FIRST_ROUNDS: u32 = 3;
-/// A guess that was right and brought less than this of the plain speed is not tried longer.
-const HOPELESS: f64 = 0.8;
-/// Rounds without guesses after one that did not pay; doubled each time in a row.
-const FIRST_PAUSE: u32 = 32;
-/// The longest pause.
-const LONGEST_PAUSE: u32 = 2048;
+/// Length of the longest guess of a draft model, which evaluates one token after the other for it.
+const LONGEST_OF_MODEL: usize = 16;
 /// Sequences decoded at once up to which guesses are made: with more, the batch is full enough.
 pub const MOST_SEQUENCES: usize = 2;
+
+/// Who made a guess.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The context.
+    Context,
+    /// The draft model.
+    Model,
+}
+
+/// What a round was for a job, as far as guesses are concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Round {
+    /// Nothing was guessed for anybody in it.
+    Plain,
+    /// Nothing was guessed for this job, but there was work for guesses: its time can't be compared.
+    Mixed,
+    /// This was guessed; the draft model may have been asked and have had nothing to say.
+    Guessed {
+        /// By whom.
+        source: Source,
+        /// Tokens guessed.
+        drafted: usize,
+        /// How many of them were right.
+        accepted: usize,
+    },
+}
 
 /// Guesses for one job.
 #[derive(Debug)]
 pub struct Drafter {
     lookup: Lookup,
     pace: Pace,
+    model: Option<Pace>,
     most: usize,
 }
 
 impl Drafter {
-    /// Guesses of at most `most` tokens for a job with this prompt.
+    /// Guesses of at most `most` tokens for a job with this prompt. `model` is what is known of the draft model's
+    /// guesses; none where there is no draft model.
     #[must_use]
-    pub fn new(prompt: &[TokenId], most: usize) -> Self {
+    pub fn new(prompt: &[TokenId], most: usize, model: Option<&Pace>) -> Self {
         let lookup = Lookup { tokens: prompt.to_vec(), ..Lookup::default() };
-        Self { lookup, pace: Pace::default(), most: most.min(LONGEST) }
+        let model = model.map(Pace::for_another_job);
+        Self { lookup, pace: Pace::of_context(), model, most: most.min(LONGEST) }
     }
 
     /// A token was chosen.
@@ -51,18 +78,48 @@ impl Drafter {
         self.lookup.push(token);
     }
 
-    /// What may come next, at most `room` tokens, while `sequences` are decoded; mostly nothing.
+    /// What may come next by the context, at most `room` tokens, while `sequences` are decoded; mostly nothing.
     pub fn draft(&mut self, room: usize, sequences: usize) -> Vec<TokenId> {
         let length = self.pace.length(sequences).min(self.most).min(room);
         if length == 0 {
             return Vec::new();
         }
-        self.lookup.guess(length, if self.pace.is_proven { GRAM } else { UNPROVEN_MATCH })
+        self.lookup.guess(length, if self.pace.is_proven() { GRAM } else { UNPROVEN_MATCH })
     }
 
-    /// A round took this long and evaluated `drafted` guessed tokens, of which `accepted` were right.
-    pub fn record(&mut self, seconds: f64, sequences: usize, drafted: usize, accepted: usize) {
-        self.pace.record(seconds, sequences, drafted, accepted);
+    /// How many tokens the draft model shall guess, under the same terms; 0 where that does not pay.
+    #[must_use]
+    pub fn length_of_model(&self, room: usize, sequences: usize) -> usize {
+        let length = self.model.as_ref().map_or(0, |pace| pace.length(sequences));
+        length.min(LONGEST_OF_MODEL).min(self.most).min(room)
+    }
+
+    /// A round took this long, guessing included.
+    pub fn record(&mut self, seconds: f64, sequences: usize, round: Round) {
+        match round {
+            Round::Plain => {
+                for pace in std::iter::once(&mut self.pace).chain(&mut self.model) {
+                    pace.record_plain(seconds, sequences);
+                }
+            }
+            Round::Mixed => {}
+            Round::Guessed { source: Source::Context, drafted, accepted } => {
+                self.pace.record_guess(seconds, sequences, drafted, accepted);
+                self.model.iter_mut().for_each(Pace::pass);
+            }
+            Round::Guessed { source: Source::Model, drafted, accepted } => {
+                self.pace.pass();
+                if let Some(pace) = &mut self.model {
+                    pace.record_guess(seconds, sequences, drafted, accepted);
+                }
+            }
+        }
+    }
+
+    /// What is known of the draft model's guesses by now.
+    #[must_use]
+    pub fn pace_of_model(&self) -> Option<&Pace> {
+        self.model.as_ref()
     }
 }
 
@@ -122,80 +179,6 @@ impl Lookup {
     }
 }
 
-/// How long guesses are, from what they brought so far.
-#[derive(Debug)]
-struct Pace {
-    /// Seconds of a plain round with one and with two sequences, averaged; 0 is not measured.
-    plain: [f64; MOST_SEQUENCES],
-    rounds: u32,
-    length: usize,
-    /// Tokens per time with guesses over without, averaged.
-    gain: f64,
-    /// Plain rounds until the next guess.
-    pause: u32,
-    next_pause: u32,
-    is_proven: bool,
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Self {
-            plain: [0.0; MOST_SEQUENCES],
-            rounds: 0,
-            length: FIRST_LENGTH,
-            gain: 1.0,
-            pause: 0,
-            next_pause: FIRST_PAUSE,
-            is_proven: false,
-        }
-    }
-}
-
-impl Pace {
-    fn plain(&self, sequences: usize) -> Option<f64> {
-        let plain = self.plain.get(sequences.checked_sub(1)?)?;
-        (*plain > 0.0).then_some(*plain)
-    }
-
-    fn length(&self, sequences: usize) -> usize {
-        let may = self.pause == 0 && self.rounds >= FIRST_ROUNDS && self.plain(sequences).is_some();
-        if may { (self.length / sequences.max(1)).max(1) } else { 0 }
-    }
-
-    fn record(&mut self, seconds: f64, sequences: usize, drafted: usize, accepted: usize) {
-        if drafted == 0 {
-            self.rounds = self.rounds.saturating_add(1);
-            self.pause = self.pause.saturating_sub(1);
-            if let Some(plain) = sequences.checked_sub(1).and_then(|i| self.plain.get_mut(i)) {
-                *plain = if *plain > 0.0 { 0.8 * *plain + 0.2 * seconds } else { seconds };
-            }
-            return;
-        }
-        let Some(plain) = self.plain(sequences) else { return };
-        let gain = (accepted + 1) as f64 * plain / seconds.max(1e-9);
-        self.gain = 0.5 * self.gain + 0.5 * gain;
-        let is_right = accepted == drafted;
-        if is_right {
-            self.length = (self.length * 2).min(LONGEST);
-        } else if accepted * 2 < drafted {
-            self.length = accepted.max(FIRST_LENGTH);
-        }
-        if self.gain > 1.1 {
-            self.is_proven = true;
-            self.next_pause = FIRST_PAUSE;
-        }
-        // As long as all of it is right, a longer guess may pay where a short one nearly does.
-        let is_final = !is_right || gain < HOPELESS || drafted >= LONGEST / sequences.max(1);
-        if self.gain < 1.0 && is_final {
-            self.pause = self.next_pause;
-            self.next_pause = (self.next_pause * 2).min(LONGEST_PAUSE);
-            self.length = FIRST_LENGTH;
-            self.gain = 1.0;
-            self.is_proven = false;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,7 +191,7 @@ mod tests {
 
     /// Decodes `text` (known in advance) after `prompt`; returns time over plain time and tokens drafted.
     fn decode(prompt: &[TokenId], text: &[TokenId], more: f64) -> (f64, usize) {
-        let mut drafter = Drafter::new(prompt, LONGEST);
+        let mut drafter = Drafter::new(prompt, LONGEST, None);
         let (mut at, mut seconds, mut all) = (0, 0.0, 0);
         while at < text.len() {
             let draft = drafter.draft(text.len() - at - 1, 1);
@@ -217,7 +200,8 @@ mod tests {
             for token in &text[at..=at + accepted] {
                 drafter.push(*token);
             }
-            drafter.record(time, 1, draft.len(), accepted);
+            let guessed = Round::Guessed { source: Source::Context, drafted: draft.len(), accepted };
+            drafter.record(time, 1, if draft.is_empty() { Round::Plain } else { guessed });
             at += accepted + 1;
             seconds += time;
             all += draft.len();
@@ -272,6 +256,65 @@ mod tests {
         assert!(time < 1.03, "{time} of the plain time");
     }
 
+    /// Decodes prose with a draft model that is right in `right` of ten tokens and takes `each` of a plain round
+    /// for one. Returns time over plain time, tokens drafted, and what was learnt.
+    fn decode_with_model(before: &Pace, right: usize, each: f64, more: f64) -> (f64, usize, Pace) {
+        let text = prose(right as u64, 3000);
+        let mut drafter = Drafter::new(&[], LONGEST, Some(before));
+        let (mut at, mut seconds, mut all) = (0, 0.0, 0);
+        while at < text.len() {
+            assert_eq!(drafter.draft(9, 1), [0; 0], "nothing repeats");
+            let drafted = drafter.length_of_model(text.len() - at - 1, 1);
+            let accepted = (at..at + drafted).take_while(|i| i * 7 % 10 < right).count();
+            let time = cost(1 + drafted, more) + drafted as f64 * each * cost(1, 0.0);
+            text[at..=at + accepted].iter().for_each(|token| drafter.push(*token));
+            let guessed = Round::Guessed { source: Source::Model, drafted, accepted };
+            drafter.record(time, 1, if drafted == 0 { Round::Plain } else { guessed });
+            at += accepted + 1;
+            seconds += time;
+            all += drafted;
+        }
+        let learnt = drafter.pace_of_model().cloned().unwrap_or_else(Pace::of_model);
+        (seconds / (text.len() as f64 * cost(1, more)), all, learnt)
+    }
+
+    #[test]
+    fn a_draft_model_is_used_where_it_pays_and_left_where_it_does_not() {
+        let (time, drafted, _) = decode_with_model(&Pace::of_model(), 9, 0.1, 0.1);
+        assert!(time < 0.7, "{time} of the plain time");
+        assert!(drafted > 1000, "{drafted}");
+        for (right, each, more) in [(9, 1.0, 0.1), (1, 0.2, 0.1), (0, 0.05, 0.05), (9, 0.1, 1.6)] {
+            let (time, drafted, _) = decode_with_model(&Pace::of_model(), right, each, more);
+            assert!(drafted > 0, "it was tried");
+            assert!(time < 1.03, "{time} of the plain time with {right}, {each}, {more}");
+        }
+    }
+
+    #[test]
+    fn what_is_known_of_a_draft_model_goes_from_job_to_job() {
+        let (_, first, learnt) = decode_with_model(&Pace::of_model(), 1, 0.5, 0.1);
+        let (_, second, _) = decode_with_model(&learnt, 1, 0.5, 0.1);
+        assert!(second < first, "{second} after {first}");
+        let drafter = Drafter::new(&[], LONGEST, Some(&learnt));
+        assert_eq!(drafter.length_of_model(9, 1), 0, "but each measures its own plain rounds");
+    }
+
+    #[test]
+    fn rounds_of_one_source_are_no_measure_for_the_other() {
+        let mut drafter = Drafter::new(&[1, 2, 3, 4, 5, 1, 2, 3, 4], LONGEST, Some(&Pace::of_model()));
+        for round in [Round::Mixed, Round::Guessed { source: Source::Model, drafted: 2, accepted: 2 }] {
+            for _ in 0..10 {
+                drafter.record(0.01, 1, round);
+            }
+            assert_eq!((drafter.draft(10, 1), drafter.length_of_model(10, 1)), (vec![], 0), "{round:?}");
+        }
+        for _ in 0..pace::FIRST_ROUNDS {
+            drafter.record(0.01, 1, Round::Plain);
+        }
+        assert_eq!((drafter.draft(10, 1).len(), drafter.length_of_model(2, 1)), (3, 2));
+        assert_eq!(Drafter::new(&[], LONGEST, None).length_of_model(9, 1), 0, "without a model");
+    }
+
     #[test]
     fn prose_is_left_alone() {
         assert_eq!(decode(&prose(3, 1000), &prose(4, 1000), 0.5).1, 0);
@@ -294,15 +337,15 @@ mod tests {
 
     #[test]
     fn nothing_is_guessed_before_there_is_a_measure() {
-        let mut drafter = Drafter::new(&[1, 2, 3, 4, 5, 1, 2, 3, 4], LONGEST);
+        let mut drafter = Drafter::new(&[1, 2, 3, 4, 5, 1, 2, 3, 4], LONGEST, None);
         assert_eq!(drafter.draft(10, 1), [0; 0]);
-        for _ in 0..FIRST_ROUNDS {
-            drafter.record(0.01, 1, 0, 0);
+        for _ in 0..pace::FIRST_ROUNDS {
+            drafter.record(0.01, 1, Round::Plain);
         }
         assert_eq!(drafter.draft(10, 1), [5, 1, 2]);
         assert_eq!(drafter.draft(1, 1), [5]);
         assert_eq!(drafter.draft(10, 2), [0; 0], "two at once are another measure");
-        assert_eq!(Drafter::new(&[1], 0).draft(10, 1), [0; 0]);
+        assert_eq!(Drafter::new(&[1], 0, None).draft(10, 1), [0; 0]);
     }
 
     proptest! {

@@ -5,7 +5,7 @@
 //! the process for one that is cut. So the physical batch is as large as the longest text.
 
 use super::gate::Gate;
-use super::job::{Command, EmbedJob, Embedded, JobEvent, TokenId};
+use super::job::{Command, EmbedJob, Embedded, Inbox, JobEvent, TokenId};
 use super::llama;
 use super::model_thread::Start;
 use super::stats::Stats;
@@ -17,7 +17,7 @@ use llama_cpp_2::token::LlamaToken;
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::mpsc::TryRecvError;
 use std::time::Instant;
 
 /// Texts in one batch, at most.
@@ -39,7 +39,7 @@ pub fn run(
         Ok(model) => Arc::new(model),
         Err(error) => return ready(Err(error)),
     };
-    let context = match start.llama.embedding_context(&model, start.options) {
+    let context = match start.llama.context(&model, start.options) {
         Ok(context) => context,
         Err(error) => return ready(Err(error)),
     };
@@ -59,7 +59,7 @@ pub fn run(
         return ready(Err(error));
     }
     ready(Ok(Arc::clone(&model)));
-    let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| thread.serve(&start.commands)));
+    let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| thread.serve(&start.inbox)));
     if outcome.is_err() {
         tracing::error!(path = %start.path.display(), "embedding thread panicked");
         thread.fail_all(
@@ -98,7 +98,7 @@ impl Waiting {
 }
 
 impl EmbedThread<'_> {
-    fn serve(&mut self, commands: &Receiver<Command>) {
+    fn serve(&mut self, commands: &Inbox) {
         loop {
             let mut command = if self.queue.is_empty() {
                 self.stats.publish(0, 0, 0);

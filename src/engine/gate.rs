@@ -110,6 +110,18 @@ impl Turn {
         waited
     }
 
+    /// Whether somebody else waits for the device.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        self.gate.waiting() > 0
+    }
+
+    /// The gate its turns are at.
+    #[must_use]
+    pub fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
     /// Nothing is left to compute.
     pub fn end(&mut self) {
         self.held = None;

@@ -6,8 +6,10 @@
 //! whether it is resident until its last word, so that nothing is sent away under it.
 
 mod change;
+mod companions;
 mod forecast;
 mod load;
+mod projector;
 mod registry;
 mod resident;
 mod told;
@@ -21,6 +23,7 @@ use super::activity::Activity;
 use super::cache::{self, Cache};
 use super::catalogue::{Catalogue, usual};
 use super::draft;
+use super::energy::{Meters, Span};
 use super::gate::Gate;
 use super::gguf::{ModelInfo, ModelKind, plain};
 use super::job::Command;
@@ -84,12 +87,16 @@ struct Inner {
     registry: Mutex<Registry>,
     /// What was measured of models, by id and how they are loaded.
     measured: Mutex<HashMap<(String, Way), Measured>>,
+    /// What was measured of projectors.
+    #[cfg(feature = "mtmd")]
+    projectors: Mutex<HashMap<super::gguf::FileId, super::residency::footprint::Footprint>>,
     changed: watch::Sender<u64>,
     activity: Activity,
     /// Conversations that left their slot, of all models.
     cache: Cache,
     /// Where resident models take turns at the device.
     gate: Gate,
+    meters: Arc<Meters>,
     uses: AtomicU64,
     /// Answers on their way, those whose model is being loaded included.
     answers: AtomicUsize,
@@ -200,9 +207,13 @@ impl Host {
         conversations: PathBuf,
     ) -> Result<Self, String> {
         let llama = Llama::start()?.with_pool(pool);
+        let devices = llama::devices();
         Ok(Self {
             inner: Arc::new(Inner {
-                device_names: llama::devices().into_iter().map(|d| d.name).collect(),
+                meters: Arc::new(Meters::find(
+                    devices.iter().any(|d| d.backend.eq_ignore_ascii_case("cuda")),
+                )),
+                device_names: devices.into_iter().map(|d| d.name).collect(),
                 llama,
                 catalogue: Mutex::new(catalogue(config, paths)),
                 cache: Cache::new(
@@ -215,6 +226,8 @@ impl Host {
                 config_file: config_file.map(Path::to_path_buf),
                 registry: Mutex::new(Registry::new(config, wishes::left_behind(&paths.runtime))),
                 measured: Mutex::default(),
+                #[cfg(feature = "mtmd")]
+                projectors: Mutex::default(),
                 changed: watch::Sender::new(0),
                 activity,
                 uses: AtomicU64::new(1),
@@ -227,6 +240,12 @@ impl Host {
                 started: Instant::now(),
             }),
         })
+    }
+
+    /// Begins to measure an answer's energy, where there are meters.
+    #[must_use]
+    pub fn measure(&self) -> Option<Span> {
+        self.inner.meters.start()
     }
 
     /// Sets what requests may ask for, once, before the first.
@@ -367,9 +386,10 @@ impl Host {
 
     /// What would become of loading a model, as far as is known without reading more than its header.
     #[must_use]
-    pub fn forecast(&self, outlook: &Outlook, id: &str, info: &ModelInfo) -> Forecast {
+    pub fn forecast(&self, outlook: &Outlook, id: &str, path: &Path, info: &ModelInfo) -> Forecast {
         let options = self.inner.options(&self.wish(id), info);
-        outlook.forecast(id, info, options, self.inner.measured(id, options).as_ref())
+        let draft = self.inner.draft_listed(id, options);
+        outlook.forecast(id, info, options, &self.inner.known(id, path, info, options, draft.as_ref()))
     }
 
     /// Unloads residents that have been idle for as long as they are kept. Returns how long until the next one is.

@@ -7,15 +7,19 @@ mod chunk;
 mod embeddings;
 mod info;
 mod models;
+mod streams;
+
+pub(super) use streams::{Client, Counted, Cut};
 
 use super::host::Host;
 use crate::chat::{GenError, GenErrorKind};
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, FromRef};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde_json::{Value, json};
+use streams::Streams;
 
 /// Largest request body in bytes: more than any paste or file a client takes, so that a prompt too long is
 /// answered with its number of tokens.
@@ -26,6 +30,9 @@ pub fn router(host: Host) -> Router {
     Router::new()
         .route("/v1/chat/completions", post(chat::completions))
         .route("/chat/completions", post(chat::completions))
+        .route("/v1/chat/completions/input_tokens", post(chat::input_tokens))
+        .route("/v1/stream", get(streams::resume).delete(streams::stop))
+        .route("/v1/streams/lookup", post(streams::look_up))
         .route("/v1/embeddings", post(embeddings::create))
         .route("/tokenize", post(chat::tokenize))
         .route("/apply-template", post(chat::apply_template))
@@ -57,7 +64,26 @@ pub fn router(host: Host) -> Router {
             response.headers_mut().insert(header::SERVER, HeaderValue::from_static(SERVER));
             response
         }))
-        .with_state(host)
+        .with_state(Shared { host, streams: Streams::default() })
+}
+
+/// What the routes share.
+#[derive(Clone)]
+struct Shared {
+    host: Host,
+    streams: Streams,
+}
+
+impl FromRef<Shared> for Host {
+    fn from_ref(shared: &Shared) -> Self {
+        shared.host.clone()
+    }
+}
+
+impl FromRef<Shared> for Streams {
+    fn from_ref(shared: &Shared) -> Self {
+        shared.streams.clone()
+    }
 }
 
 const SERVER: &str = concat!("duet/", env!("CARGO_PKG_VERSION"));

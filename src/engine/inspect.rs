@@ -2,7 +2,7 @@
 //! ends that one. Beside the list of devices it loads the built-in model and tells where the weights went, because
 //! a device that is listed is not yet one that computes.
 
-use super::llama::{self, Llama, LoadOptions, Storage};
+use super::llama::{self, Llama, LoadOptions, Purpose, Storage};
 use super::residency::offload::Offload;
 use llama_cpp_2::LlamaBackendDeviceType;
 use llama_cpp_2::llama_batch::LlamaBatch;
@@ -173,7 +173,7 @@ pub fn run(model: &Path) -> Result<String, String> {
 
 /// Loads the model and evaluates one token, as the engine would.
 fn try_load(llama: &Llama, path: &Path) -> Result<(), String> {
-    let options = LoadOptions { context: 256, slots: 1, threads: 1 };
+    let options = LoadOptions { context: 256, slots: 1, threads: 1, purpose: Purpose::Text };
     let model = llama.load(path, Storage::Mapped, &Offload::All, options, |_| true)?;
     let mut context = llama.context(&model, options)?;
     let mut batch = LlamaBatch::new(1, 1);

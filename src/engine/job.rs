@@ -4,8 +4,9 @@ use super::cache::Place;
 use super::think::ThinkSplitter;
 use crate::chat::{CacheLost, Channel, Finish, GenError, GenErrorKind};
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
-use std::time::Instant;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvError, RecvTimeoutError, SendError, Sender, TryRecvError};
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
@@ -170,6 +171,8 @@ pub struct JobTimings {
     pub draft_n: u32,
     /// How many of them were right.
     pub draft_n_accepted: u32,
+    /// Energy the machine took meanwhile, in joules, where that can be told.
+    pub energy_j: Option<f64>,
 }
 
 /// Texts to be turned into vectors.
@@ -212,4 +215,107 @@ pub enum Command {
         /// Gets the number.
         done: Sender<usize>,
     },
+}
+
+/// A way to a model's thread: where to tell it things, and where it takes them from.
+#[must_use]
+pub fn commands() -> (Commands, Inbox) {
+    let (sender, receiver) = mpsc::channel();
+    let bell = Bell::default();
+    (Commands { sender, bell: bell.clone() }, Inbox { receiver, bell })
+}
+
+/// Tells a model's thread things.
+#[derive(Clone, Debug)]
+pub struct Commands {
+    sender: Sender<Command>,
+    bell: Bell,
+}
+
+impl Commands {
+    /// Tells it.
+    ///
+    /// # Errors
+    /// When the thread has ended; gives the command back.
+    pub fn send(&self, command: Command) -> Result<(), SendError<Command>> {
+        // Before it is there: a bell that rings too early is answered by a look that finds nothing.
+        self.bell.waiting.fetch_add(1, Ordering::AcqRel);
+        self.sender.send(command)
+    }
+}
+
+/// What a model's thread was told and has not taken yet.
+#[derive(Debug)]
+pub struct Inbox {
+    receiver: Receiver<Command>,
+    bell: Bell,
+}
+
+impl Inbox {
+    /// Waits for the next one.
+    ///
+    /// # Errors
+    /// When nobody can tell it anything any more.
+    pub fn recv(&self) -> Result<Command, RecvError> {
+        self.receiver.recv().inspect(|_| self.bell.answer())
+    }
+
+    /// The same for a bounded time.
+    ///
+    /// # Errors
+    /// When nothing came, or nobody can tell it anything any more.
+    pub fn recv_timeout(&self, time: Duration) -> Result<Command, RecvTimeoutError> {
+        self.receiver.recv_timeout(time).inspect(|_| self.bell.answer())
+    }
+
+    /// The next one if it is there.
+    ///
+    /// # Errors
+    /// When it isn't, or nobody can tell it anything any more.
+    pub fn try_recv(&self) -> Result<Command, TryRecvError> {
+        self.receiver.try_recv().inspect(|_| self.bell.answer())
+    }
+
+    /// Tells whether something waits in it.
+    #[must_use]
+    pub fn bell(&self) -> Bell {
+        self.bell.clone()
+    }
+}
+
+/// Tells whether something waits in an [`Inbox`], without taking it.
+#[derive(Clone, Debug, Default)]
+pub struct Bell {
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Bell {
+    /// Whether something waits.
+    #[must_use]
+    pub fn rings(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) > 0
+    }
+
+    fn answer(&self) {
+        self.waiting.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bell_rings_as_long_as_something_waits() {
+        let (commands, inbox) = commands();
+        let bell = inbox.bell();
+        assert!(!bell.rings());
+        for _ in 0..3 {
+            commands.send(Command::Unload).unwrap();
+        }
+        assert!(bell.rings());
+        assert!(inbox.recv().is_ok() && inbox.try_recv().is_ok() && bell.rings());
+        assert!(inbox.recv_timeout(Duration::ZERO).is_ok() && !bell.rings());
+        assert!(inbox.try_recv().is_err() && !bell.rings());
+    }
 }

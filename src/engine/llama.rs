@@ -1,21 +1,26 @@
 //! The thin layer over `llama_cpp_2`: starting llama.cpp, loading a model, making its context.
 
+mod settings;
+
+pub use settings::Purpose;
+pub(in crate::engine) use settings::Settings;
+
+use super::brake;
 use super::pool::Pool;
 use super::residency::offload::Offload;
 use super::rewind::Memory;
 use crate::config::pool::PoolConfig;
 use llama_cpp_2::LogOptions;
 use llama_cpp_2::context::LlamaContext;
-use llama_cpp_2::context::params::{LlamaContextParams, LlamaPoolingType};
-use llama_cpp_2::context::session::LlamaStateSeqFlags;
+use llama_cpp_2::context::session::{LlamaStateSeqFlags, SeqState};
 use llama_cpp_2::llama_backend::LlamaBackend;
+use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::model::params::LlamaModelParams;
 use llama_cpp_2::sampling::LlamaSampler;
 use llama_cpp_2::token::LlamaToken;
 use llama_cpp_2::{LlamaBackendDevice, LlamaBackendDeviceType};
 use std::ffi::CString;
-use std::num::NonZeroU32;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::pin::Pin;
@@ -33,6 +38,8 @@ pub struct LoadOptions {
     pub slots: u32,
     /// Threads for compute.
     pub threads: u32,
+    /// What its context is for.
+    pub purpose: Purpose,
 }
 
 /// How the weights come into memory.
@@ -66,6 +73,13 @@ impl Llama {
         Ok(Self { backend: Arc::new(backend), making_context: Arc::default(), pool: Pool::default() })
     }
 
+    /// The one of all tests of this process.
+    #[cfg(test)]
+    pub(crate) fn for_tests() -> Self {
+        static LLAMA: std::sync::OnceLock<Llama> = std::sync::OnceLock::new();
+        LLAMA.get_or_init(|| Self::start().unwrap_or_else(|error| unreachable!("{error}"))).clone()
+    }
+
     /// The same with devices of other machines.
     #[must_use]
     pub fn with_pool(self, config: &PoolConfig) -> Self {
@@ -76,6 +90,12 @@ impl Llama {
     #[must_use]
     pub fn is_pooled(&self, path: &Path) -> bool {
         self.pool.takes(path)
+    }
+
+    /// Whether everything of this file is computed by this machine's processor.
+    #[must_use]
+    pub fn is_on_cpu(&self, path: &Path) -> bool {
+        !self.is_pooled(path) && devices().iter().all(|device| device.kind == Kind::Cpu)
     }
 
     /// Loads a model for a context with these options. `progress` gets 0 to 1 and may return `false` to stop.
@@ -104,7 +124,8 @@ impl Llama {
         LlamaModel::load_from_file(&self.backend, path, &params).map_err(|e| e.to_string())
     }
 
-    /// Makes the context that holds the KV cache and the compute buffers.
+    /// Makes the context that holds the KV cache and the compute buffers, or gives vectors. Its batches can be ended by
+    /// [`brake`].
     ///
     /// # Errors
     /// When the memory can't be had.
@@ -114,10 +135,11 @@ impl Llama {
         options: LoadOptions,
     ) -> Result<LlamaContext<'m>, String> {
         let _one_at_a_time = self.making_context();
-        model.new_context(&self.backend, context_params(options)).map_err(|e| {
+        let settings = Settings::new(options, model.n_ctx_train());
+        model.new_context(&self.backend, brake::fitted(settings.params())).map_err(|e| {
             format!(
                 "a context of {} tokens could not be made ({e}); try a smaller [engine] context",
-                options.context
+                settings.context()
             )
         })
     }
@@ -126,58 +148,6 @@ impl Llama {
     pub(super) fn making_context(&self) -> MutexGuard<'_, ()> {
         self.making_context.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-impl Llama {
-    /// Makes a context that gives one vector for each sequence instead of text. Everything in a batch is evaluated
-    /// at once, so the physical batch is as large as the context. A model that says nothing of pooling gets the mean.
-    ///
-    /// # Errors
-    /// When the memory can't be had.
-    pub fn embedding_context<'m>(
-        &self,
-        model: &'m LlamaModel,
-        options: LoadOptions,
-    ) -> Result<LlamaContext<'m>, String> {
-        let _one_at_a_time = self.making_context.lock().unwrap_or_else(PoisonError::into_inner);
-        let threads = i32::try_from(options.threads.max(1)).unwrap_or(1);
-        let batch = options.context.min(model.n_ctx_train());
-        let stated = model
-            .meta_val_str("general.architecture")
-            .and_then(|architecture| model.meta_val_str(&format!("{architecture}.pooling_type")));
-        let pooling = match stated.as_deref() {
-            Ok("0") | Err(_) => LlamaPoolingType::Mean,
-            Ok(_) => LlamaPoolingType::Unspecified,
-        };
-        let params = LlamaContextParams::default()
-            .with_n_ctx(NonZeroU32::new(batch))
-            .with_n_batch(batch)
-            .with_n_ubatch(batch)
-            .with_n_seq_max(super::embed_thread::SEQUENCES)
-            .with_kv_unified(true)
-            .with_embeddings(true)
-            .with_pooling_type(pooling)
-            .with_n_threads(threads)
-            .with_n_threads_batch(threads)
-            .with_no_perf(true);
-        model.new_context(&self.backend, params).map_err(|e| {
-            format!("a context for texts of {batch} tokens could not be made ({e}); try a smaller [engine] context")
-        })
-    }
-}
-
-/// The settings of every context; the dry run of [`super::residency::dry_run`] has the same.
-fn context_params(options: LoadOptions) -> LlamaContextParams {
-    let threads = i32::try_from(options.threads.max(1)).unwrap_or(1);
-    LlamaContextParams::default()
-        .with_n_ctx(NonZeroU32::new(options.context))
-        .with_n_batch(BATCH)
-        .with_n_ubatch(BATCH)
-        .with_n_seq_max(options.slots.max(1))
-        .with_kv_unified(true)
-        .with_n_threads(threads)
-        .with_n_threads_batch(threads)
-        .with_no_perf(true)
 }
 
 /// Lets llama.cpp choose which layers and experts go where, so that `margins` (bytes, one per accelerator) stay free.
@@ -192,13 +162,24 @@ fn fitted(
     let mut all: Vec<usize> = margins.iter().map(|m| usize::try_from(*m).unwrap_or(usize::MAX)).collect();
     all.resize(llama_cpp_2::max_devices().max(all.len()), 0);
     let mut params = Box::pin(params);
-    let mut context = context_params(options);
+    let mut context = Settings::new(options, u32::MAX).params();
     let quiet = llama_cpp_sys_2::GGML_LOG_LEVEL_WARN;
     params
         .as_mut()
         .fit_params(&file, &mut context, &mut all, options.context, quiet)
         .map_err(|e| format!("llama.cpp finds no way to place its layers: {e}"))?;
     Ok(params)
+}
+
+/// Evaluates one token, so that the cost of touching weights and buffers for the first time is part of
+/// loading and not of the first answer.
+pub fn warm_up(model: &LlamaModel, context: &mut LlamaContext<'_>) {
+    let token = any_token(model);
+    let mut batch = LlamaBatch::new(1, 1);
+    if batch.add(token, 0, &[0], true).is_ok() && context.decode(&mut batch).is_ok() {
+        context.synchronize();
+    }
+    context.clear_kv_cache();
 }
 
 /// Every device llama.cpp sees, with its memory in bytes.
@@ -345,6 +326,21 @@ pub fn restore_sequence(context: &mut LlamaContext<'_>, seq: i32, bytes: &[u8]) 
         let _ = context.clear_kv_cache_seq(u32::try_from(seq).ok(), None, None);
     }
     is_taken
+}
+
+/// What of a sequence can't be rewound (the state of recurrent layers), and how many bytes that are. None when it
+/// can't be had.
+#[must_use]
+pub fn partial_state(context: &LlamaContext<'_>, seq: i32) -> Option<(SeqState, u64)> {
+    let state = context.state_seq_get(seq, LlamaStateSeqFlags::PARTIAL_ONLY).ok()?;
+    let bytes = state.byte_len() as u64;
+    (bytes > 0).then_some((state, bytes))
+}
+
+/// Puts back what can't be rewound. `false` when llama.cpp does not take it.
+#[must_use]
+pub fn restore_partial(context: &mut LlamaContext<'_>, seq: i32, state: &SeqState) -> bool {
+    context.state_seq_set(state, seq).is_ok()
 }
 
 /// How a model remembers; `window` is what its file says of sliding windows.

@@ -2,21 +2,26 @@
 //!
 //! Each round takes in new jobs, drops cancelled ones, puts one token of every decoding job and a chunk of the
 //! prefilling ones into a batch, and decodes it. A chunk is sized by time, so that a long prompt holds a
-//! running answer, and a cancel waits, for about 200 ms at most; several prompts share it. The loop touches no
-//! async code; a panic in it is an error for its jobs, never for the process.
+//! running answer, and a cancel waits, for about 200 ms at most; several prompts share it. A prompt that is alone
+//! gets larger ones, which are ended when it is cancelled or somebody comes. The loop touches no async code; a panic
+//! in it is an error for its jobs, never for the process.
 //!
-//! `assign` gives jobs their slots and decides what happens to what a slot held, `batch` builds and
-//! evaluates batches, `advance` makes tokens of their logits.
+//! `assign` gives jobs their slots and decides what happens to what a slot held, `checkpoints` lets models go back that
+//! can't take tokens back, `guess` looks ahead, `batch` builds and evaluates batches, `advance` makes tokens of their logits.
 
 mod advance;
 mod assign;
 mod batch;
+mod checkpoints;
+mod guess;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use super::cache::{Cache, Fetch, ModelKey};
+use super::checkpoint::Checkpoints;
+use super::draft::model::{DraftModel, DraftStart};
 use super::gate::{Gate, SLICE, Turn};
-use super::job::{Command, Job, JobEvent, TokenId};
+use super::job::{Bell, Command, Inbox, Job, JobEvent, TokenId};
 use super::llama::{self, BATCH, Llama, LoadOptions, Storage};
 use super::residency::offload::Offload;
 use super::rewind::Memory;
@@ -24,18 +29,23 @@ use super::slot::{Running, Slot};
 use super::stats::Stats;
 use crate::chat::{GenError, GenErrorKind};
 use assign::Keep;
+pub use guess::Guess;
 use llama_cpp_2::context::LlamaContext;
+use llama_cpp_2::context::session::SeqState;
 use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::model::LlamaModel;
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::sync::mpsc::{RecvTimeoutError, TryRecvError};
 use std::time::Duration;
 
 /// After this long without work, conversations that have a session are written to disk.
 const IDLE: Duration = Duration::from_secs(5);
+
+/// The checkpoints of a model take at most one part in this many of what all conversations may take in memory.
+const CHECKPOINTS_PART: u64 = 4;
 
 /// Everything a model thread starts with.
 #[derive(Debug)]
@@ -55,7 +65,7 @@ pub struct Start {
     /// Longest queue of jobs that have no slot.
     pub queue_limit: usize,
     /// What it is told.
-    pub commands: Receiver<Command>,
+    pub inbox: Inbox,
     /// Where its counters go.
     pub stats: Arc<Stats>,
     /// Where conversations go that leave their slot.
@@ -64,15 +74,30 @@ pub struct Start {
     pub key: Option<Arc<ModelKey>>,
     /// Where it waits for its turn at the device.
     pub gate: Gate,
+    /// A second model that guesses for this one.
+    pub draft: Option<DraftStart>,
 }
 
 /// Runs until told to unload or all senders are gone. `progress` gets 0 to 1 while loading and may return
 /// `false` to stop; `ready` gets the model or the reason why there is none.
 pub fn run(
     start: Start,
-    progress: impl FnMut(f32) -> bool + 'static,
+    mut progress: impl FnMut(f32) -> bool + Clone + 'static,
     ready: impl FnOnce(Result<Arc<LlamaModel>, String>),
 ) {
+    // First, so that the other one takes what is left of the accelerators.
+    let second = start.draft.as_ref().map(|second| second.load(&start.llama, progress.clone()));
+    let second = match second.transpose() {
+        Ok(second) => second,
+        Err(error) => return ready(Err(error)),
+    };
+    let draft = start.draft.as_ref().zip(second.as_ref());
+    let draft = match draft.map(|(draft, model)| draft.open(&start.llama, model)).transpose() {
+        Ok(draft) => draft,
+        Err(error) => return ready(Err(error)),
+    };
+    let share = start.draft.as_ref().map_or(0.0, |draft| draft.share);
+    let progress = move |fraction: f32| progress(share + (1.0 - share) * fraction);
     let loaded = start.llama.load(&start.path, start.storage, &start.offload, start.options, progress);
     let model = match loaded {
         Ok(model) => Arc::new(model),
@@ -82,57 +107,18 @@ pub fn run(
         Ok(context) => context,
         Err(error) => return ready(Err(error)),
     };
-    warm_up(&model, &mut context);
-    let slots = (0..start.options.slots.max(1))
-        .map(|i| Slot {
-            seq: i32::try_from(i).unwrap_or(0),
-            tokens: Vec::new(),
-            running: None,
-            is_kept: true,
-            session: None,
-            saved: 0,
-            last_used: 0,
-        })
-        .collect();
-    let mut thread = ModelThread {
-        capacity: context.n_ctx() as usize,
-        end_tokens: llama::end_tokens(&model),
-        batch: LlamaBatch::new(BATCH as usize, 1),
-        memory: llama::memory_of(&model, start.window),
-        model: &model,
-        context,
-        slots,
-        queue: VecDeque::new(),
-        queue_limit: start.queue_limit,
-        stats: start.stats,
-        cache: start.cache,
-        key: start.key,
-        turn: Turn::new(start.gate, SLICE),
-        clock: 0,
-        rounds: 0,
-        prefill_rate: 0.0,
-        piece: Vec::with_capacity(64),
-    };
+    llama::warm_up(&model, &mut context);
+    let path = start.path.clone();
+    let (mut thread, inbox) = ModelThread::new(start, &model, context, draft);
     ready(Ok(Arc::clone(&model)));
-    let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| thread.serve(&start.commands)));
+    let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| thread.serve(&inbox)));
     if outcome.is_err() {
-        tracing::error!(path = %start.path.display(), "model thread panicked");
+        tracing::error!(path = %path.display(), "model thread panicked");
         thread.fail_all(
             GenErrorKind::EngineDied,
             "the engine failed inside this model's thread; its log has more. Retry",
         );
     }
-}
-
-/// Evaluates one token, so that the cost of touching weights and buffers for the first time is part of
-/// loading and not of the first answer.
-fn warm_up(model: &LlamaModel, context: &mut LlamaContext<'_>) {
-    let token = llama::any_token(model);
-    let mut batch = LlamaBatch::new(1, 1);
-    if batch.add(token, 0, &[0], true).is_ok() && context.decode(&mut batch).is_ok() {
-        context.synchronize();
-    }
-    context.clear_kv_cache();
 }
 
 struct ModelThread<'m> {
@@ -141,6 +127,8 @@ struct ModelThread<'m> {
     batch: LlamaBatch<'static>,
     /// What the model can forget.
     memory: Memory,
+    /// Where it can go back to when it can't forget.
+    checkpoints: Checkpoints<SeqState>,
     slots: Vec<Slot>,
     queue: VecDeque<Waiting>,
     queue_limit: usize,
@@ -150,6 +138,10 @@ struct ModelThread<'m> {
     /// Its turns at the device.
     turn: Turn,
     end_tokens: Vec<TokenId>,
+    /// The model that guesses for this one.
+    draft: Option<DraftModel<'m>>,
+    /// How long it took for the current batch.
+    guessing: Duration,
     /// Cells of the KV cache, shared by all slots.
     capacity: usize,
     clock: u64,
@@ -157,6 +149,10 @@ struct ModelThread<'m> {
     rounds: usize,
     /// Tokens per second of the last large prefill batches; 0 until measured.
     prefill_rate: f64,
+    /// Whether a batch can be ended before it is done.
+    can_stop: bool,
+    /// Rings when a command waits.
+    bell: Bell,
     piece: Vec<u8>,
 }
 
@@ -169,8 +165,54 @@ struct Waiting {
     fetch: Option<Fetch>,
 }
 
+impl<'m> ModelThread<'m> {
+    fn new(
+        start: Start,
+        model: &'m LlamaModel,
+        context: LlamaContext<'m>,
+        draft: Option<DraftModel<'m>>,
+    ) -> (Self, Inbox) {
+        let slots = (0..start.options.slots.max(1))
+            .map(|i| Slot {
+                seq: i32::try_from(i).unwrap_or(0),
+                tokens: Vec::new(),
+                running: None,
+                is_kept: true,
+                session: None,
+                saved: 0,
+                last_used: 0,
+            })
+            .collect();
+        let thread = Self {
+            draft,
+            guessing: Duration::ZERO,
+            checkpoints: Checkpoints::new(start.cache.memory_limit() / CHECKPOINTS_PART),
+            capacity: context.n_ctx() as usize,
+            end_tokens: llama::end_tokens(model),
+            batch: LlamaBatch::new(BATCH as usize, 1),
+            memory: llama::memory_of(model, start.window),
+            model,
+            context,
+            slots,
+            queue: VecDeque::new(),
+            queue_limit: start.queue_limit,
+            stats: start.stats,
+            cache: start.cache,
+            key: start.key,
+            turn: Turn::new(start.gate, SLICE),
+            clock: 0,
+            rounds: 0,
+            prefill_rate: 0.0,
+            can_stop: start.llama.is_on_cpu(&start.path),
+            bell: start.inbox.bell(),
+            piece: Vec::with_capacity(64),
+        };
+        (thread, start.inbox)
+    }
+}
+
 impl ModelThread<'_> {
-    fn serve(&mut self, commands: &Receiver<Command>) {
+    fn serve(&mut self, commands: &Inbox) {
         loop {
             let is_computing = self.slots.iter().any(|s| s.running.is_some());
             if !is_computing {
@@ -218,7 +260,7 @@ impl ModelThread<'_> {
 
     /// Waits for a command; none when nobody can send one any more. Wakes by itself once at most, to write
     /// what is not on disk yet.
-    fn wait(&mut self, commands: &Receiver<Command>) -> Option<Command> {
+    fn wait(&mut self, commands: &Inbox) -> Option<Command> {
         self.clear_unwanted();
         llama::release_compute_threads();
         if (0..self.slots.len()).any(|slot| self.is_unwritten(slot)) {
@@ -286,6 +328,8 @@ impl ModelThread<'_> {
             let _ = self.context.clear_kv_cache_seq(Some(seq_id(slot.seq)), None, None);
             slot.tokens.clear();
         }
+        self.trim_draft_model();
+        self.trim_checkpoints();
     }
 
     /// Keeps nothing of a session: idle slots are emptied, running ones when they are done.

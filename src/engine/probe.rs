@@ -4,8 +4,8 @@
 //! Results are kept by the file's identity and the program's version, so that a model is probed once, and measured
 //! once for each way it is loaded.
 
-use super::gguf::ModelKind;
-use super::llama::{self, Llama, LoadOptions, Storage};
+use super::gguf;
+use super::llama::{self, Llama, LoadOptions, Purpose, Storage};
 use super::residency::dry_run;
 use super::residency::footprint::Measured;
 use super::residency::offload::Offload;
@@ -217,27 +217,22 @@ pub fn run(
     // Best effort: `tui doctor` tells where it does not work.
     let _ = super::sandbox::enter();
     let llama = Llama::start()?;
+    let purpose = gguf::inspect(path).map_or(Purpose::Text, |info| Purpose::of(&info));
+    let options = LoadOptions { context, slots, threads: 1, purpose };
     if !is_good {
-        evaluate(&llama, path)?;
+        evaluate(&llama, path, LoadOptions { context: 256, slots: 1, ..options })?;
     }
-    let options = LoadOptions { context, slots, threads: 1 };
     let measured = dry_run::measure(&llama, path, options, gpu_layers)
         .map_err(|error| tracing::warn!(%error, "not measured"))
         .ok();
     serde_json::to_string(&measured).map_err(|e| e.to_string())
 }
 
-fn evaluate(llama: &Llama, path: &Path) -> Result<(), String> {
+fn evaluate(llama: &Llama, path: &Path, options: LoadOptions) -> Result<(), String> {
     let bytes = std::fs::metadata(path).map_err(|e| e.to_string())?.len();
-    let options = LoadOptions { context: 256, slots: 1, threads: 1 };
     // Without accelerators: what they hold is the engine's.
     let model = llama.load(path, Storage::Mapped, &Offload::Layers(0), options, |_| true)?;
-    let is_embedder = super::gguf::inspect(path).is_ok_and(|info| info.kind == ModelKind::Embedding);
-    let mut context = if is_embedder {
-        llama.embedding_context(&model, options)?
-    } else {
-        llama.context(&model, options)?
-    };
+    let mut context = llama.context(&model, options)?;
     if bytes > WHOLE_LIMIT {
         // One token would read every weight of the file from the disk.
         return Ok(());
@@ -245,10 +240,9 @@ fn evaluate(llama: &Llama, path: &Path) -> Result<(), String> {
     let mut batch = LlamaBatch::new(1, 1);
     batch.add(llama::any_token(&model), 0, &[0], true).map_err(|e| e.to_string())?;
     context.decode(&mut batch).map_err(|e| e.to_string())?;
-    let numbers = if is_embedder {
-        context.embeddings_seq_ith(0).map_err(|e| e.to_string())?
-    } else {
-        context.get_logits_ith(0)
+    let numbers = match options.purpose {
+        Purpose::Vectors { .. } => context.embeddings_seq_ith(0).map_err(|e| e.to_string())?,
+        Purpose::Text => context.get_logits_ith(0),
     };
     if numbers.iter().any(|number| number.is_finite()) {
         Ok(())

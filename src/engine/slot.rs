@@ -4,6 +4,7 @@ use super::cache::Place;
 use super::detok::TextStream;
 use super::draft::Drafter;
 use super::job::{Job, JobEvent, JobTimings, TokenId};
+use super::model_thread::Guess;
 use super::sampler::Sampler;
 use super::think::Piece;
 use crate::chat::{CacheLost, Channel, Finish, GenErrorKind};
@@ -57,8 +58,8 @@ pub struct Running {
     pub next: Option<TokenId>,
     /// Guesses of what comes after it.
     pub drafter: Option<Drafter>,
-    /// The guesses in the current batch, right behind the next token.
-    pub drafted: Vec<TokenId>,
+    /// The guesses in the current batch.
+    pub guess: Guess,
     /// Guesses so far, and how many were right.
     pub guesses: (u32, u32),
     /// How many guesses of the last batch were right.
@@ -91,7 +92,7 @@ impl Running {
             sampler,
             next: None,
             drafter: None,
-            drafted: Vec::new(),
+            guess: Guess::default(),
             guesses: (0, 0),
             checked: 0,
             in_batch: 0,
@@ -196,6 +197,7 @@ impl Running {
             predicted_ms: ms(prefilled.elapsed().saturating_sub(in_decode)),
             draft_n: self.guesses.0,
             draft_n_accepted: self.guesses.1,
+            energy_j: None,
         }
     }
 }

@@ -7,9 +7,10 @@
 use super::gguf::{self, ModelKind};
 use super::inspect;
 use super::job::TokenId;
-use super::llama::{self, BATCH, Llama, LoadOptions, Storage};
+use super::llama::{self, BATCH, Llama, LoadOptions, Purpose, Storage};
 use super::prompt;
 use super::request::{Image, mark};
+use super::residency::dry_run;
 use super::residency::offload::Offload;
 use super::template::Segment;
 use llama_cpp_2::context::LlamaContext;
@@ -81,8 +82,8 @@ impl std::fmt::Debug for Eyes {
 }
 
 impl Eyes {
-    /// Loads a projector for a model, after it was tried in a process of its own. Its memory, about the size of
-    /// its file, is in no estimate and no budget.
+    /// Loads a projector for a model, after it was tried in a process of its own. Memory is kept for it from the load
+    /// of the model on.
     ///
     /// # Errors
     /// Two lines: it does not fit the model, or is damaged.
@@ -161,14 +162,18 @@ impl Eyes {
     }
 }
 
-fn context(model: &LlamaModel, projector: &Path, threads: u32) -> Result<MtmdContext, String> {
-    let path = projector.to_str().ok_or("its path is no text")?;
-    let params = MtmdContextParams {
+/// The settings of every projector, those that are measured included.
+fn params(threads: u32) -> MtmdContextParams {
+    MtmdContextParams {
         n_threads: i32::try_from(threads.max(1)).unwrap_or(1),
         print_timings: false,
         ..MtmdContextParams::default()
-    };
-    let mtmd = MtmdContext::init_from_file(path, model, &params).map_err(|e| e.to_string())?;
+    }
+}
+
+fn context(model: &LlamaModel, projector: &Path, threads: u32) -> Result<MtmdContext, String> {
+    let path = projector.to_str().ok_or("its path is no text")?;
+    let mtmd = MtmdContext::init_from_file(path, model, &params(threads)).map_err(|e| e.to_string())?;
     if mtmd.support_vision() { Ok(mtmd) } else { Err("it has no eyes, only ears".to_owned()) }
 }
 
@@ -221,6 +226,18 @@ fn made_up(bytes: &[u8], len: usize) -> Vec<TokenId> {
     ids
 }
 
+/// What the process does that measures a projector: returns what it takes as JSON.
+///
+/// # Errors
+/// What went wrong.
+pub fn weigh(projector: &Path) -> Result<String, String> {
+    let _ = super::sandbox::enter();
+    let info = gguf::inspect(projector).map_err(|e| e.to_string())?;
+    let _llama = Llama::start()?;
+    let footprint = dry_run::measure_projector(projector, &params(1), info.tensor_bytes)?;
+    serde_json::to_string(&footprint).map_err(|e| e.to_string())
+}
+
 /// What the process does that tries a projector: loads both and encodes a grey image.
 ///
 /// # Errors
@@ -228,7 +245,8 @@ fn made_up(bytes: &[u8], len: usize) -> Vec<TokenId> {
 pub fn run(model: &Path, projector: &Path) -> Result<(), String> {
     let _ = super::sandbox::enter();
     let llama = Llama::start()?;
-    let options = LoadOptions { context: 256, slots: 1, threads: llama::physical_cores() };
+    let options =
+        LoadOptions { context: 256, slots: 1, threads: llama::physical_cores(), purpose: Purpose::Text };
     let model = llama.load(model, Storage::Mapped, &Offload::Layers(0), options, |_| true)?;
     let mut mtmd = context(&model, projector, options.threads)?;
     let bitmap = MtmdBitmap::from_image_data(32, 32, &[127; 32 * 32 * 3]).map_err(|e| e.to_string())?;

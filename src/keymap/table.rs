@@ -20,6 +20,16 @@ pub enum Context {
     Help,
     /// On the residency board, unless its filter is being typed: that is a [`Context::Picker`].
     Board,
+    /// In the list of machines.
+    Backends,
+    /// In something to read: before [`Context::Help`].
+    Sheet,
+    /// On an empty draft while another machine is offered: before [`Context::EmptyDraft`].
+    Offer,
+    /// On an empty draft after an answer that was cut: before [`Context::EmptyDraft`].
+    Cut,
+    /// On an empty draft after several answers of which none was chosen: before [`Context::EmptyDraft`].
+    Siblings,
     /// After the leader key.
     Leader,
 }
@@ -55,6 +65,9 @@ const fn popup(chord: Chord, command: Command) -> Binding {
 }
 const fn pick(chord: Chord, command: Command) -> Binding {
     on(Context::Picker, chord, command)
+}
+const fn machines(chord: Chord, command: Command) -> Binding {
+    on(Context::Backends, chord, command)
 }
 const fn read(chord: Chord, command: Command) -> Binding {
     on(Context::Help, chord, command)
@@ -132,6 +145,7 @@ pub const BINDINGS: &[Binding] = &[
     write(Chord::with_ctrl(Key::End), Command::ToEnd),
     write(ctrl('o'), Command::Think),
     write(plain(Key::F(2)), Command::Model),
+    write(plain(Key::BackTab), Command::NextTarget),
     write(LEADER, Command::Leader),
     empty(typed('?'), Command::Help),
     empty(typed('r'), Command::Retry),
@@ -195,7 +209,27 @@ pub const BINDINGS: &[Binding] = &[
     board(typed('r'), Command::Refresh),
     board(typed('q'), Command::Close),
     board(typed('?'), Command::Help),
+    machines(plain(Key::Up), Command::Previous),
+    machines(typed('k'), Command::Previous),
+    machines(plain(Key::Down), Command::Next),
+    machines(typed('j'), Command::Next),
+    machines(plain(Key::Home), Command::First),
+    machines(plain(Key::End), Command::Last),
+    machines(plain(Key::Enter), Command::Target),
+    machines(typed('t'), Command::Target),
+    machines(typed('r'), Command::Refresh),
+    machines(typed('q'), Command::Close),
+    machines(typed('?'), Command::Help),
+    on(Context::Sheet, typed('r'), Command::RouteAgain),
+    on(Context::Offer, plain(Key::Enter), Command::FallBack),
+    on(Context::Offer, typed('w'), Command::WaitForIt),
+    on(Context::Cut, typed('c'), Command::Continue),
+    on(Context::Siblings, typed('1'), Command::KeepFirst),
+    on(Context::Siblings, typed('2'), Command::KeepSecond),
     lead('m', Command::Model),
+    lead('w', Command::Why),
+    lead('h', Command::Backends),
+    lead('e', Command::Escalate),
     lead('b', Command::Models),
     lead('s', Command::Sessions),
     lead('n', Command::New),
@@ -221,6 +255,7 @@ pub fn keys(command: Command) -> Vec<String> {
     for binding in BINDINGS.iter().filter(|b| b.command == command) {
         let key = match binding.context {
             Context::Leader => format!("{LEADER} {}", binding.chord),
+            _ if binding.chord == plain(Key::BackTab) => "shift+tab".to_owned(),
             _ => binding.chord.to_string(),
         };
         if !keys.contains(&key) {

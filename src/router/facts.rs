@@ -48,6 +48,8 @@ pub struct TurnFacts {
     pub fenced: Vec<String>,
     /// Whether the person lifted the fence for this turn.
     pub is_fence_lifted: bool,
+    /// Backends this turn was tried on and failed; none of them gets it again by itself.
+    pub tried: Vec<String>,
 }
 
 /// How things stand around.
@@ -86,6 +88,8 @@ pub struct BackendFacts {
     pub hardware: Option<String>,
     /// Memory models may hold there together, in bytes.
     pub memory: Option<u64>,
+    /// Watts it takes while it answers; none: as its hardware usually does.
+    pub watts: Option<f64>,
     /// Whether it makes noise.
     pub is_noisy: bool,
     /// Whether fenced files may go there.
@@ -111,6 +115,8 @@ pub enum Health {
     KeyNeeded,
     /// It shows another certificate than the pinned one.
     Untrusted,
+    /// It is there and has no model of the name that was asked for last.
+    ModelMissing,
     /// Generations fail there; none is sent until `again_s` seconds have passed.
     Failing {
         /// Seconds until it is tried again.
@@ -144,6 +150,8 @@ pub struct ModelFacts {
     pub is_resident: Option<bool>,
     /// Time its load took when last measured, in milliseconds.
     pub load_ms: Option<f64>,
+    /// Seconds since it left memory, where it was seen there: its file is read faster while that is recent.
+    pub left_s: Option<f64>,
     /// What the server says of how it is kept.
     pub residency: Option<Residency>,
     /// Whether its load failed for good, and why.
@@ -156,6 +164,8 @@ pub struct ModelFacts {
     pub speeds: Speeds,
     /// Tokens of this conversation that are probably in its KV cache.
     pub cached_tokens: u32,
+    /// Whether it got a turn today by the rule `explore`, to be measured.
+    pub is_explored_today: bool,
 }
 
 /// Measured speeds of one model on one backend, for contexts as long as the one at hand.

@@ -112,6 +112,8 @@ pub(super) struct Runner {
     colours: Colours,
     last_words: Arc<LastWords>,
     generations: HashMap<GenKey, Task>,
+    /// What gets a backend ready.
+    warming: Option<Task>,
     /// Loads that are waited for, by backend and model.
     loads: HashMap<(String, String), Task>,
     watches: HashMap<String, Task>,
@@ -133,13 +135,15 @@ impl Runner {
             colours: means.colours,
             last_words: means.last_words,
             generations: HashMap::new(),
+            warming: None,
             loads: HashMap::new(),
             watches: HashMap::new(),
             others: JoinSet::new(),
         }
     }
 
-    /// Stays connected to the engine of this machine and asks every other backend for its models.
+    /// Stays connected to the engine of this machine, asks every other backend for its models, and sees how things
+    /// stand around.
     pub(super) fn watch_backends(&mut self) {
         for backend in self.backends.all().to_vec() {
             if backend.is_engine() {
@@ -148,11 +152,13 @@ impl Runner {
                 self.list_models(backend);
             }
         }
+        self.look_around();
     }
 
     /// Ends every task.
     pub(super) fn stop(&mut self) {
         self.generations.clear();
+        self.warming = None;
         self.loads.clear();
         self.watches.clear();
         self.others.abort_all();
@@ -181,10 +187,27 @@ impl Runner {
 
     fn list_models(&mut self, backend: Backend) {
         let news = self.news.clone();
+        let clock = self.clock;
         self.spawn(async move {
-            let result = backend.listing().await.map_err(|error| error.message);
-            let backend = backend.name().to_owned();
-            let _ = news.send(Msg::Models { backend, result }.into()).await;
+            let asked = clock.now();
+            let result = backend.listing().await;
+            let took = clock.now().saturating_sub(asked);
+            let probed = result.as_ref().map(|_| took).map_err(|error| error.kind);
+            let (kind, rtt_ms, wake_ms) = (backend.kind(), backend.rtt_ms(), backend.wake_ms());
+            let (backend, result) = (backend.name().to_owned(), result.map_err(|error| error.message));
+            let _ = news.send(Msg::Met { backend: backend.clone(), kind, rtt_ms, wake_ms }.into()).await;
+            let _ = news.send(Msg::Models { backend: backend.clone(), result }.into()).await;
+            let _ = news.send(Msg::Probed { backend, result: probed }.into()).await;
+        });
+    }
+
+    /// Sees how things stand around this machine, away from the loop.
+    pub(super) fn look_around(&mut self) {
+        let news = self.news.clone();
+        self.spawn(async move {
+            if let Ok((on_battery, utc_offset_s)) = tokio::task::spawn_blocking(super::around::look).await {
+                let _ = news.send(Msg::Around { on_battery, utc_offset_s }.into()).await;
+            }
         });
     }
 
@@ -241,6 +264,24 @@ impl Runner {
         self.generations.insert(key, start(work));
     }
 
+    /// Gets a backend ready. What went before is dropped first, which ends it there.
+    fn warm(&mut self, backend: &str, request: crate::chat::GenRequest) {
+        self.warming = None;
+        let Some(backend) = self.backends.get(backend).filter(|backend| backend.warms()).cloned() else {
+            return;
+        };
+        let news = self.news.clone();
+        self.warming = Some(start(async move {
+            let name = backend.name().to_owned();
+            let mut events = backend.generate(request);
+            while let Some(event) = events.next().await {
+                if news.send(Msg::Warmed { backend: name.clone(), event }.into()).await.is_err() {
+                    return;
+                }
+            }
+        }));
+    }
+
     fn copy(&mut self, text: String, what: &CopyWhat) {
         let what = match what {
             CopyWhat::Answer => "answer".to_owned(),
@@ -285,6 +326,8 @@ impl Run for Runner {
     fn run(&mut self, effect: Effect) {
         match effect {
             Effect::Generate { key, backend, request } => self.generate(key, &backend, *request),
+            Effect::Warm { backend, request } => self.warm(&backend, *request),
+            Effect::StopWarming => self.warming = None,
             Effect::Cancel(key) => drop(self.generations.remove(&key)),
             Effect::Store(job) => self.store.send(job),
             Effect::ListModels { backend } => {
@@ -292,6 +335,8 @@ impl Run for Runner {
                     self.list_models(backend);
                 }
             }
+            Effect::LookAround => self.look_around(),
+            Effect::ReadStats => self.read_store(|path| Msg::Stats { result: crate::store::outcomes(path) }),
             Effect::LookAtMachine { backend } => {
                 if let Some(backend) = self.backend(&backend) {
                     self.look_at_machine(backend);

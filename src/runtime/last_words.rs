@@ -123,6 +123,7 @@ mod tests {
                 prompts: Vec::new(),
             },
             backends: Vec::new(),
+            routing: crate::app::routing::Routing::default(),
             history: Vec::new(),
             restored: None,
             size: (80, 24),

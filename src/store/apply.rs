@@ -2,6 +2,7 @@
 //! because applying the same jobs again gives the same state.
 
 use super::hold::{Hold, Holds};
+use super::speeds;
 use crate::chat::record::{AttemptRecord, Outcome, SessionRecord, StoreJob};
 use crate::chat::{Channel, GenKey, Metrics, SessionId, TurnId};
 use rusqlite::{Connection, OptionalExtension, params};
@@ -97,6 +98,34 @@ impl Desk {
                 let Some(seq) = self.known(tx, forks, session)? else { return Ok(()) };
                 close_attempt(tx, seq, *key, outcome, metrics)
             }
+            StoreJob::Fence { session, turn, fence } => {
+                let Some(seq) = self.known(tx, forks, session)? else { return Ok(()) };
+                let json = serde_json::to_string(fence).unwrap_or_default();
+                tx.execute(
+                    "UPDATE turns SET fence = ?3 WHERE session = ?1 AND turn = ?2",
+                    params![seq, turn.0, json],
+                )
+                .map(drop)
+            }
+            StoreJob::Decide { session, key, decision } => {
+                let Some(seq) = self.known(tx, forks, session)? else { return Ok(()) };
+                tx.execute(
+                    "UPDATE attempts SET decision = ?5
+                     WHERE session = ?1 AND turn = ?2 AND lane = ?3 AND attempt = ?4",
+                    params![seq, key.turn.0, key.lane.0, key.attempt, decision],
+                )
+                .map(drop)
+            }
+            StoreJob::KeepLane { session, turn, lane } => {
+                let Some(seq) = self.known(tx, forks, session)? else { return Ok(()) };
+                tx.execute(
+                    "UPDATE turns SET kept = ?3 WHERE session = ?1 AND turn = ?2",
+                    params![seq, turn.0, lane.0],
+                )
+                .map(drop)
+            }
+            StoreJob::KeepSpeed(speed) => speeds::keep(tx, speed),
+            StoreJob::LogOutcome(outcome) => speeds::log(tx, outcome),
             StoreJob::RememberInput { text, created_ms } => remember_input(tx, text, *created_ms),
         }
     }
@@ -218,11 +247,12 @@ fn copy_session(tx: &Connection, from: i64, copy: &SessionId, seen: Seen) -> rus
         Seen::Up(key) => i64::from(key.turn.0),
     };
     for (table, columns) in [
-        ("turns", "turn, user, created_ms"),
+        ("turns", "turn, user, created_ms, kept, fence"),
         ("lanes", "turn, lane"),
         (
             "attempts",
-            "turn, lane, attempt, backend, model, quantisation, rule, reason, answer, thinking, state, error",
+            "turn, lane, attempt, backend, model, quantisation, rule, reason, decision, answer, thinking, state, \
+             error",
         ),
         ("pieces", "turn, lane, attempt, channel, text"),
         (
@@ -258,8 +288,8 @@ fn open_attempt(tx: &Connection, seq: i64, attempt: &AttemptRecord) -> rusqlite:
     )?;
     tx.execute(
         "INSERT INTO attempts (session, turn, lane, attempt, backend, model, quantisation, rule, reason,
-                               answer, thinking, state, error)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+                               answer, thinking, state, error, decision)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
         params![
             seq,
             key.turn.0,
@@ -274,6 +304,7 @@ fn open_attempt(tx: &Connection, seq: i64, attempt: &AttemptRecord) -> rusqlite:
             attempt.thinking,
             state,
             error,
+            attempt.decision,
         ],
     )?;
     write_metrics(tx, seq, key, &attempt.metrics)

@@ -3,7 +3,7 @@
 use super::apply::channel_name;
 use super::open::{beside, describe};
 use super::{SavedSession, schema};
-use crate::chat::record::{AttemptRecord, Outcome, SessionRecord, TurnRecord};
+use crate::chat::record::{AttemptRecord, FenceRecord, Outcome, SessionRecord, TurnRecord};
 use crate::chat::{Channel, GenKey, LaneId, Metrics, ServerTimings, SessionId, TurnId, Usage};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row};
 use std::path::Path;
@@ -106,7 +106,11 @@ pub fn inputs(path: &Path, limit: usize) -> Result<Vec<String>, String> {
 }
 
 /// Runs a query in one read transaction; `empty` where there is no database yet.
-fn with<T>(path: &Path, empty: T, query: impl Fn(&Connection) -> rusqlite::Result<T>) -> Result<T, String> {
+pub(super) fn with<T>(
+    path: &Path,
+    empty: T,
+    query: impl Fn(&Connection) -> rusqlite::Result<T>,
+) -> Result<T, String> {
     match std::fs::metadata(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(empty),
         Err(error) => return Err(format!("{}: {error}", path.display())),
@@ -144,26 +148,35 @@ fn with<T>(path: &Path, empty: T, query: impl Fn(&Connection) -> rusqlite::Resul
 }
 
 fn turns(conn: &Connection, seq: i64) -> rusqlite::Result<Vec<TurnRecord>> {
+    // A database is read before it is migrated, and where it can't be.
+    let is_old = schema::version(conn)? < schema::WITH_DECISIONS;
+    let (more_of_turn, decision) = if is_old { ("NULL, NULL", "''") } else { ("kept, fence", "a.decision") };
     let mut turns: Vec<TurnRecord> = conn
-        .prepare("SELECT turn, user, created_ms FROM turns WHERE session = ?1 ORDER BY turn")?
+        .prepare(&format!(
+            "SELECT turn, user, created_ms, {more_of_turn} FROM turns WHERE session = ?1 ORDER BY turn"
+        ))?
         .query_map([seq], |row| {
+            let kept: Option<i64> = row.get(3)?;
             Ok(TurnRecord {
                 id: TurnId(number(row, 0)?),
                 user: text(row, 1)?,
                 created_ms: row.get(2)?,
                 attempts: Vec::new(),
+                kept: kept.map(lane),
+                fence: optional_text(row, 4)?
+                    .and_then(|json| serde_json::from_str::<FenceRecord>(&json).ok()),
             })
         })?
         .collect::<Result<_, _>>()?;
     let attempts: Vec<AttemptRecord> = conn
-        .prepare(
+        .prepare(&format!(
             "SELECT a.turn, a.lane, a.attempt, a.backend, a.model, a.quantisation, a.rule, a.reason, a.answer,
                     a.thinking, a.state, a.error, m.sent_ms, m.headers_ms, m.first_token_ms, m.first_answer_ms,
                     m.last_token_ms, m.painted_ms, m.total_ms, m.prompt_tokens, m.cached_tokens,
-                    m.output_tokens, m.server
+                    m.output_tokens, m.server, {decision}
              FROM attempts a LEFT JOIN metrics m USING (session, turn, lane, attempt)
              WHERE a.session = ?1 ORDER BY a.turn, a.lane, a.attempt",
-        )?
+        ))?
         .query_map([seq], attempt)?
         .collect::<Result<_, _>>()?;
     for attempt in attempts {
@@ -204,6 +217,7 @@ fn attempt(row: &Row<'_>) -> rusqlite::Result<AttemptRecord> {
         quantisation: optional_text(row, 5)?,
         rule: text(row, 6)?,
         reason: text(row, 7)?,
+        decision: text(row, 23)?,
         answer: text(row, 8)?,
         thinking: text(row, 9)?,
         outcome: match state.as_str() {
@@ -242,8 +256,11 @@ fn session(row: &Row<'_>, first: usize) -> rusqlite::Result<SessionRecord> {
 }
 
 fn key(row: &Row<'_>) -> rusqlite::Result<GenKey> {
-    let lane = LaneId(row.get::<_, i64>(1)?.clamp(0, 255).try_into().unwrap_or_default());
-    Ok(GenKey { turn: TurnId(number(row, 0)?), lane, attempt: number(row, 2)? })
+    Ok(GenKey { turn: TurnId(number(row, 0)?), lane: lane(row.get(1)?), attempt: number(row, 2)? })
+}
+
+fn lane(number: i64) -> LaneId {
+    LaneId(number.clamp(0, 255).try_into().unwrap_or_default())
 }
 
 /// A number that fits what we keep, whatever a damaged row says.

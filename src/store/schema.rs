@@ -87,7 +87,44 @@ pub(super) const STEPS: &[&str] = &[
         created_ms INTEGER NOT NULL
     ) STRICT;
     CREATE INDEX inputs_text ON inputs (text);",
+    // 2: the whole decision with each attempt, what the privacy fence said, which answer counts; measured speeds,
+    // and a log of predictions and outcomes.
+    "ALTER TABLE attempts ADD COLUMN decision TEXT NOT NULL DEFAULT '';
+    ALTER TABLE turns ADD COLUMN kept INTEGER;
+    ALTER TABLE turns ADD COLUMN fence TEXT;
+    CREATE TABLE speeds (
+        backend TEXT NOT NULL,
+        model TEXT NOT NULL,
+        bucket INTEGER NOT NULL,
+        prefill REAL,
+        prefill_samples INTEGER NOT NULL,
+        decode REAL,
+        decode_samples INTEGER NOT NULL,
+        load_ms REAL,
+        updated_ms INTEGER NOT NULL,
+        PRIMARY KEY (backend, model, bucket)
+    ) STRICT;
+    CREATE TABLE outcomes (
+        outcome INTEGER PRIMARY KEY,
+        ended_ms INTEGER NOT NULL,
+        backend TEXT NOT NULL,
+        model TEXT NOT NULL,
+        quantisation TEXT,
+        prompt_tokens INTEGER,
+        cached_tokens INTEGER,
+        output_tokens INTEGER,
+        prefill REAL,
+        decode REAL,
+        first_ms REAL,
+        total_ms REAL,
+        rule TEXT NOT NULL,
+        predicted TEXT,
+        others TEXT NOT NULL
+    ) STRICT;",
 ];
+
+/// The version that has what step 2 brought.
+pub(super) const WITH_DECISIONS: i64 = 2;
 
 /// The version of an open database; 0 is an empty one.
 pub(super) fn version(conn: &Connection) -> rusqlite::Result<i64> {

@@ -1,7 +1,7 @@
 //! White-box tests of the writer: short waits, broken files, other programs in the way.
 
 use super::*;
-use crate::chat::record::{AttemptRecord, Outcome};
+use crate::chat::record::{AttemptRecord, FenceRecord, Outcome, OutcomeRecord, SpeedRecord};
 use crate::chat::{Channel, GenKey, LaneId, Metrics, ServerTimings, TurnId, Usage};
 use pretty_assertions::assert_eq;
 use rusqlite::Connection;
@@ -69,6 +69,7 @@ fn attempt(turn: u32, attempt: u32) -> AttemptRecord {
         quantisation: Some("q8_0".to_owned()),
         rule: "default".to_owned(),
         reason: "default".to_owned(),
+        decision: String::new(),
         answer: String::new(),
         thinking: String::new(),
         outcome: Outcome::Open,
@@ -155,7 +156,9 @@ fn everything_comes_back() {
             id: TurnId(1),
             user: "question 1".to_owned(),
             created_ms: 5,
-            attempts: vec![first, second]
+            attempts: vec![first, second],
+            kept: None,
+            fence: None,
         }]
     );
     assert!(news.try_recv().is_err());
@@ -439,19 +442,19 @@ fn migration_copies_first_and_is_all_or_nothing() {
     steps.push("ALTER TABLE sessions ADD COLUMN mood TEXT; UPDATE sessions SET mood = 'good';");
     steps.push("this is no SQL");
     let mut conn = Connection::open(&path).expect("opens");
-    open::copy_before_migration(&conn, &path, 1).expect("copies");
+    open::copy_before_migration(&conn, &path, 2).expect("copies");
     schema::migrate(&mut conn, &steps).expect_err("the last step is broken");
-    assert_eq!(schema::version(&conn), Ok(1));
+    assert_eq!(schema::version(&conn), Ok(2));
     assert!(conn.prepare("SELECT mood FROM sessions").is_err(), "nothing of it stays");
     steps.pop();
     schema::migrate(&mut conn, &steps).expect("migrates");
     schema::migrate(&mut conn, &steps).expect("a second program finds it done");
-    assert_eq!(schema::version(&conn), Ok(2));
+    assert_eq!(schema::version(&conn), Ok(3));
     drop(conn);
     assert_eq!(load(&path, &id("a")).expect("loads").turns.len(), 1);
-    let copy = open::beside(&path, ".v1");
+    let copy = open::beside(&path, ".v2");
     assert_eq!(load(&copy, &id("a")).expect("the copy loads").turns.len(), 1);
-    assert_eq!(schema::version(&Connection::open(&copy).expect("opens")), Ok(1));
+    assert_eq!(schema::version(&Connection::open(&copy).expect("opens")), Ok(2));
     assert_eq!(std::fs::metadata(&copy).expect("there").permissions().mode() & 0o777, 0o600);
 }
 
@@ -463,6 +466,9 @@ fn a_file_of_version_1_stays_readable() {
     let conn = Connection::open(&path).expect("opens");
     conn.execute_batch(include_str!("version_1.sql")).expect("a database as version 1 left it");
     drop(conn);
+    let before = load(&path, &id("5f000000-00000001")).expect("loads before it is migrated");
+    assert_eq!((before.turns.len(), before.turns[0].attempts[0].decision.as_str()), (1, ""));
+    assert_eq!((speeds(&path), outcomes(&path)), (Ok(vec![]), Ok(vec![])));
     let (store, _news) = bench.open();
     turn(&store, "5f000000-00000001", 2);
     assert!(store.flush_blocking(LONG));
@@ -620,4 +626,78 @@ fn a_read_only_folder_can_still_be_read() {
     let saved = load(&bench.path(), &id("a"));
     std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o700)).expect("set");
     assert_eq!(saved.expect("loads").turns.len(), 1);
+}
+
+#[test]
+fn decisions_fences_and_choices_come_back() {
+    let bench = Bench::new();
+    let (store, _news) = bench.open();
+    store.send(open_turn("a", 1));
+    let fence = FenceRecord { files: vec!["~/.ssh/id".to_owned()], is_lifted: true };
+    store.send(StoreJob::Fence { session: id("a"), turn: TurnId(1), fence: fence.clone() });
+    let opened = AttemptRecord { decision: r#"{"rule":"x"}"#.to_owned(), ..attempt(1, 1) };
+    store.send(StoreJob::OpenAttempt { session: id("a"), attempt: Box::new(opened) });
+    let sibling = AttemptRecord { key: GenKey { lane: LaneId(1), ..key(1, 1) }, ..attempt(1, 1) };
+    store.send(StoreJob::OpenAttempt { session: id("a"), attempt: Box::new(sibling) });
+    assert!(store.flush_blocking(LONG));
+    let turn = load(&bench.path(), &id("a")).expect("loads").turns.remove(0);
+    assert_eq!((turn.kept, turn.fence), (None, Some(fence.clone())));
+    let decisions: Vec<&str> = turn.attempts.iter().map(|a| a.decision.as_str()).collect();
+    assert_eq!(decisions, [r#"{"rule":"x"}"#, ""]);
+
+    let decision = r#"{"rule":"x","cache_lost":"y"}"#.to_owned();
+    store.send(StoreJob::Decide { session: id("a"), key: key(1, 1), decision: decision.clone() });
+    store.send(StoreJob::KeepLane { session: id("a"), turn: TurnId(1), lane: LaneId(1) });
+    assert!(store.flush_blocking(LONG));
+    let turn = load(&bench.path(), &id("a")).expect("loads").turns.remove(0);
+    assert_eq!((turn.kept, &turn.attempts[0].decision), (Some(LaneId(1)), &decision));
+
+    // Another program goes on with the same session: its copy has all of it.
+    let (other, news) = bench.open();
+    other.send(open_turn("a", 2));
+    assert!(other.flush_blocking(LONG));
+    let StoreNews::Forked { session, .. } = expect_news(&news, |n| matches!(n, StoreNews::Forked { .. }))
+    else {
+        panic!("forked");
+    };
+    let copied = load(&bench.path(), &session).expect("loads").turns.remove(0);
+    assert_eq!((copied.kept, copied.fence), (Some(LaneId(1)), Some(fence)));
+    assert_eq!(copied.attempts[0].decision, decision);
+}
+
+#[test]
+fn the_last_speeds_count_and_the_log_stays_small() {
+    let bench = Bench::new();
+    let (store, _news) = bench.open();
+    let speed = |model: &str, bucket, decode| SpeedRecord {
+        backend: "mac".to_owned(),
+        model: model.to_owned(),
+        bucket,
+        decode: Some(decode),
+        decode_samples: 3,
+        updated_ms: 7,
+        ..SpeedRecord::default()
+    };
+    for record in [speed("a", 0, 10.0), speed("b", 0, 5.0), speed("a", 3, 7.0), speed("a", 0, 12.0)] {
+        store.send(StoreJob::KeepSpeed(Box::new(record)));
+    }
+    let outcome = |n: i64| OutcomeRecord {
+        ended_ms: n,
+        backend: "mac".to_owned(),
+        model: "a".to_owned(),
+        prompt_tokens: Some(9),
+        decode: Some(11.5),
+        rule: "cost".to_owned(),
+        predicted: Some("{}".to_owned()),
+        others: "[]".to_owned(),
+        ..OutcomeRecord::default()
+    };
+    for n in 0..5010 {
+        store.send(StoreJob::LogOutcome(Box::new(outcome(n))));
+    }
+    assert!(store.flush_blocking(LONG));
+    let kept = speeds(&bench.path()).expect("read");
+    assert_eq!(kept, [speed("a", 0, 12.0), speed("a", 3, 7.0), speed("b", 0, 5.0)]);
+    let log = outcomes(&bench.path()).expect("read");
+    assert_eq!((log.len(), &log[0]), (5000, &outcome(10)));
 }

@@ -346,6 +346,11 @@ fn name(job: &StoreJob) -> &'static str {
         StoreJob::OpenAttempt { .. } => "open attempt",
         StoreJob::Append { .. } => "append",
         StoreJob::CloseAttempt { .. } => "close attempt",
+        StoreJob::Fence { .. } => "fence",
+        StoreJob::Decide { .. } => "decide",
+        StoreJob::KeepLane { .. } => "keep lane",
+        StoreJob::KeepSpeed(_) => "keep speed",
+        StoreJob::LogOutcome(_) => "log outcome",
         StoreJob::RememberInput { .. } => "remember input",
     }
 }

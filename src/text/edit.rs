@@ -97,6 +97,22 @@ impl EditBuffer {
         self.expand(&self.text)
     }
 
+    /// Whether something long was pasted into it, which stands there as a chip.
+    #[must_use]
+    pub fn has_pastes(&self) -> bool {
+        self.text.chars().any(|c| paste::chip_index(c).is_some())
+    }
+
+    /// Characters of the whole text, those of chips included.
+    #[must_use]
+    pub fn expanded_chars(&self) -> usize {
+        if self.chips.is_empty() {
+            return self.text.chars().count();
+        }
+        let chip = |c| paste::chip_index(c).and_then(|index| self.chips.get(index));
+        self.text.chars().map(|c| chip(c).map_or(1, |pasted| pasted.chars().count())).sum()
+    }
+
     /// Takes the whole text out, chips replaced, and leaves the buffer empty. What was killed can still be
     /// yanked.
     pub fn take(&mut self) -> String {

@@ -61,8 +61,10 @@ impl Composer {
         let context = more(scene, area.y).unwrap_or_else(|| context(scene, decision.as_ref(), self.is_boxed));
         let text = if self.is_boxed {
             let place = Rect { x: area.x + 1, width: area.width.saturating_sub(2), ..area };
-            let state = state_line(scene, decision.as_ref());
-            frame(place, &top, &context, &state, &hints(&keys(scene.model), scene.theme), scene.theme, buf);
+            let keys = hints(&keys(scene.model), scene.theme);
+            let room = usize::from(place.width).saturating_sub(keys.width() + 8);
+            let state = state_line(scene, decision.as_ref(), room);
+            frame(place, &top, &context, &state, &keys, scene.theme, buf);
             Rect { x: place.x + 2, y: place.y + 1, width: self.width, height: self.shown }
         } else {
             let keys = keys(scene.model);
@@ -139,26 +141,40 @@ pub(super) fn one_line(
     place(&rows, rows.cursor_row, area)
 }
 
-/// `→ local · builtin`, and `not saved` while it isn't though it should be.
+/// `→ auto: mac · llama3.3-70b`, and `not saved` while it isn't though it should be. Whether the router chose is said
+/// where there is a choice.
 fn target_line(scene: Scene<'_>, decision: Option<&Decision>) -> Line<'static> {
     let style = |role| scene.theme.style(role);
     let room = usize::from(scene.page.cols / 2).saturating_sub(4);
     let mut spans = Vec::new();
     if let Some(decision) = decision {
+        let chosen = target::chosen_by(scene.model);
+        let room = room.saturating_sub(chosen.width());
         let host = cut(&crate::text::shown_line(&decision.backend, 24), room);
         let name = cut(&target::name(&decision.model), room.saturating_sub(host.width() + 3));
         spans.push(Span::styled("→ ", style(Role::Dim)));
+        if !chosen.is_empty() {
+            spans.push(Span::styled(chosen, style(Role::Accent)));
+        }
         spans.push(Span::styled(host, style(target::role(scene.model, &decision.backend))));
         if !name.is_empty() {
             spans.push(Span::styled(" · ", style(Role::Dim)));
             spans.push(Span::styled(name, style(Role::Text)));
         }
     }
-    if matches!(scene.model.session.saving, Saving::Failing(_) | Saving::Impossible(_)) {
+    let mut said = |text: String| {
         if !spans.is_empty() {
             spans.push(Span::styled(" · ", style(Role::Dim)));
         }
-        spans.push(Span::styled("not saved", style(Role::Warn)));
+        spans.push(Span::styled(text, style(Role::Warn)));
+    };
+    match target::fence(scene.model) {
+        Some(true) => said("fence lifted".to_owned()),
+        Some(false) => said("⚿ fenced".to_owned()),
+        None => {}
+    }
+    if matches!(scene.model.session.saving, Saving::Failing(_) | Saving::Impossible(_)) {
+        said("not saved".to_owned());
     }
     Line::from(spans)
 }
@@ -175,15 +191,39 @@ fn context(scene: Scene<'_>, decision: Option<&Decision>, is_long: bool) -> Line
     Line::styled(format!("ctx{numbers} {}", format::percent(share)), scene.theme.style(role))
 }
 
-/// `● local 7B`.
-fn state_line(scene: Scene<'_>, decision: Option<&Decision>) -> Line<'static> {
-    let Some((mark, text, role)) = target::state(scene.model, decision) else {
-        return Line::default();
+/// `● local 7B  ◐ mac 70B · first ≈0.9 s`: how each target is, and what a send would cost now. What has no room is left
+/// out: the cost, then the targets that would not answer.
+fn state_line(scene: Scene<'_>, decision: Option<&Decision>, room: usize) -> Line<'static> {
+    let style = |role| scene.theme.style(role);
+    let mut states: Vec<(&str, String, Role)> = if scene.model.fleet.backends.len() > 1 {
+        target::marks(scene.model, decision)
+    } else {
+        target::state(scene.model, decision).into_iter().collect()
     };
-    Line::from(vec![
-        Span::styled(format!("{mark} "), scene.theme.style(role)),
-        Span::styled(text, scene.theme.style(Role::Dim)),
-    ])
+    let mut cost = decision.and_then(target::cost);
+    let width = |states: &[(&str, String, Role)], cost: Option<&String>| {
+        let marks: usize = states.iter().map(|(mark, text, _)| mark.width() + text.width() + 3).sum();
+        marks + cost.map_or(0, |cost| cost.width() + 1)
+    };
+    if width(&states, cost.as_ref()) > room {
+        cost = None;
+    }
+    if width(&states, None) > room {
+        states = target::state(scene.model, decision).into_iter().collect();
+    }
+    let mut spans = Vec::new();
+    for (at, (mark, text, role)) in states.into_iter().enumerate() {
+        if at > 0 {
+            spans.push(Span::raw("  "));
+        }
+        spans.push(Span::styled(format!("{mark} "), style(role)));
+        spans.push(Span::styled(text, style(Role::Dim)));
+    }
+    if let Some(cost) = cost {
+        let gap = if spans.is_empty() { "" } else { " · " };
+        spans.push(Span::styled(format!("{gap}{cost}"), style(Role::Dim)));
+    }
+    Line::from(spans)
 }
 
 fn is_running(model: &Model) -> bool {
@@ -208,7 +248,12 @@ fn keys(model: &Model) -> Vec<(&'static str, &'static str)> {
         (true, true) => vec![("esc", "stop"), ("enter", "queue")],
         (true, false) if !model.queue.is_empty() => vec![("esc", "stop"), ("↑", "take back")],
         (true, false) => vec![("esc", "stop")],
+        (false, true) if model.fleet.backends.len() > 1 => vec![("enter", "send"), ("shift+tab", "target")],
         (false, true) => vec![("enter", "send"), ("ctrl+j", "new line")],
+        (false, false) if model.routing.offer.as_ref().is_some_and(|offer| !offer.is_cut) => {
+            vec![("enter", "run there"), ("esc", "keep draft")]
+        }
+        (false, false) if model.routing.wait.is_some() => vec![("esc", "stop waiting")],
         (false, false) if !model.queue.is_empty() => vec![("enter", "send queued"), ("↑", "take back")],
         (false, false) => vec![("/", "commands"), ("?", "help")],
     }

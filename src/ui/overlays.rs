@@ -2,7 +2,9 @@
 
 mod board;
 mod help;
+mod machines;
 mod picker;
+mod sheet;
 
 use super::turn::Scene;
 use super::{Cursor, composer};
@@ -18,7 +20,7 @@ use ratatui::text::Line;
 pub(super) struct Outcome {
     /// Where the overlay in front wants the cursor; `None` without an overlay.
     pub(super) cursor: Option<Cursor>,
-    /// The last row the help can be scrolled to, while it is open.
+    /// The last row the help, or something else to read, can be scrolled to while it is open.
     pub(super) help_last: Option<usize>,
 }
 
@@ -38,6 +40,14 @@ pub(super) fn draw(scene: Scene<'_>, area: Rect, below: u16, buf: &mut Buffer) -
             }
             Overlay::Picker(picker) => picker::draw(picker, scene, area, buf),
             Overlay::Board(board) => board::draw(board, scene, area, buf),
+            Overlay::Backends { selected } => {
+                machines::draw(*selected, scene, area, buf);
+                None
+            }
+            Overlay::Sheet(sheet) => {
+                outcome.help_last = Some(sheet::draw(sheet, scene, area, buf));
+                None
+            }
         });
     }
     outcome

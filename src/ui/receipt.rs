@@ -72,6 +72,7 @@ pub(super) fn line(model: &Model, attempt: &Attempt, width: usize, theme: &Theme
 /// While it runs: what it is doing, and for how long.
 fn live(model: &Model, attempt: &Attempt, parts: &mut Vec<Part>) {
     let metrics = &attempt.metrics;
+    route(attempt, parts);
     let elapsed = model.now.saturating_sub(attempt.entered_at).as_secs_f64() * 1000.0;
     let accent = |text: String| Part::new(0, Role::Accent, text);
     match &attempt.phase {
@@ -110,14 +111,31 @@ fn closed(attempt: &Attempt, parts: &mut Vec<Part>) {
         Phase::Done(Finish::Length) => parts.insert(0, Part::new(0, Role::Warn, "▲ cut at the length limit")),
         _ => {}
     }
+    route(attempt, parts);
     first(attempt, parts);
     speed(attempt, parts);
     if let Some(total) = attempt.metrics.total_ms {
         parts.push(Part::new(2, Role::Dim, format::seconds(total)));
     }
-    // Nobody has to be told that nothing was chosen.
-    if attempt.decision.rule != "default" && !attempt.decision.reason.is_empty() {
+    // Nobody has to be told that nothing was chosen, or that nothing changed.
+    let is_news = !matches!(attempt.decision.rule.as_str(), "default" | "session");
+    if is_news && !attempt.decision.reason.is_empty() {
         parts.push(Part::new(7, Role::Dim, shown_line(&attempt.decision.reason, 60).to_string()));
+    }
+}
+
+/// What has to be known of where it went: another machine failed, another variant answered, it goes on from another.
+fn route(attempt: &Attempt, parts: &mut Vec<Part>) {
+    let story = &attempt.story;
+    if let Some(from) = &story.fallback_from {
+        parts.push(Part::new(1, Role::Warn, format!("fallback from {}", &*shown_line(from, 24))));
+    }
+    if story.continues.is_some() {
+        parts.push(Part::new(1, Role::Warn, "continued"));
+    }
+    if attempt.decision.is_variant {
+        let of = attempt.decision.alias.as_deref().unwrap_or("what was meant");
+        parts.push(Part::new(3, Role::Warn, format!("variant of {}", &*shown_line(of, 24))));
     }
 }
 
@@ -154,8 +172,9 @@ fn first(attempt: &Attempt, parts: &mut Vec<Part>) {
         part.inner.push((format::speed(per_s), MAX_RANK));
     }
     parts.push(part);
-    if let Some(why) = server.cache_lost {
-        parts.push(Part::new(6, Role::Warn, format!("cache lost: {}", why.words())));
+    let lost = attempt.story.cache_lost.as_deref().or(server.cache_lost.map(crate::chat::CacheLost::words));
+    if let Some(why) = lost {
+        parts.push(Part::new(6, Role::Warn, format!("cache lost: {}", &*shown_line(why, 60))));
     }
     // After reasoning, the wait for the answer itself is another number.
     if let Some(answer) = metrics.first_answer_ms
@@ -178,5 +197,8 @@ fn speed(attempt: &Attempt, parts: &mut Vec<Part>) {
     }
     if let Some((drafted, accepted)) = metrics.server.and_then(|s| s.draft_n.zip(s.draft_n_accepted)) {
         parts.push(Part::new(9, Role::Dim, format!("draft {accepted}/{drafted}")));
+    }
+    if let Some(joules) = metrics.server.and_then(|s| s.energy_j) {
+        parts.push(Part::new(9, Role::Dim, format::energy(joules)));
     }
 }

@@ -5,7 +5,7 @@ use crate::app::Model;
 use crate::app::model::{BackendView, EngineView};
 use crate::app::turn::Attempt;
 use crate::chat::{ModelCard, ModelState};
-use crate::router::{self, Decision, route};
+use crate::router::{self, Decision, Health, route};
 use crate::text::shown_line;
 use crate::theme::Role;
 
@@ -87,6 +87,101 @@ pub(super) fn state(model: &Model, decision: Option<&Decision>) -> Option<(&'sta
         // Most servers do not say; the upper edge has the name already.
         ModelState::Unknown => return None,
     })
+}
+
+/// What stands before the target: `auto: ` where the router chooses among several machines, an alias by its name.
+pub(super) fn chosen_by(model: &Model) -> String {
+    let pin = &model.prefs.pin;
+    if model.fleet.backends.len() < 2 || pin.backend.is_some() {
+        return String::new();
+    }
+    match &pin.model {
+        None => "auto: ".to_owned(),
+        Some(name) if model.routing.aliases.iter().any(|alias| alias.name == *name) => {
+            format!("{}: ", &*shown_line(name, 16))
+        }
+        Some(_) => String::new(),
+    }
+}
+
+/// Whether the conversation holds something the privacy fence keeps here, and whether that is lifted for the next turn.
+pub(super) fn fence(model: &Model) -> Option<bool> {
+    let holds =
+        model.turns.iter().filter_map(|turn| turn.fence.as_ref()).any(|fence| !fence.files.is_empty());
+    holds.then_some(model.routing.is_fence_lifted)
+}
+
+/// How each backend stands, with the model a turn would get there: `●` its model is resident and has the conversation in
+/// its cache, `◐` only partly, or on its way, `○` not resident, `✕` away, `▲` in trouble.
+pub(super) fn marks(model: &Model, decision: Option<&Decision>) -> Vec<(&'static str, String, Role)> {
+    let facts = model.facts();
+    let marks = model.fleet.backends.iter().filter_map(|view| {
+        let host = shown_line(&view.name, 16).to_string();
+        let wanted = decision.and_then(|decision| {
+            if decision.backend == view.name {
+                return Some(decision.model.clone());
+            }
+            decision.rejected.iter().find(|other| other.backend == view.name)?.model.clone()
+        });
+        let wanted = wanted.filter(|id| !id.is_empty()).or_else(|| view.default_model.clone());
+        let card = match &wanted {
+            Some(id) => view.models.iter().find(|card| card.id == *id),
+            None => view.models.iter().find(|card| !view.embedders.contains(&card.id)),
+        };
+        let label = match card.and_then(|card| card.parameters) {
+            Some(count) => format!("{host} {}", format::parameters(count)),
+            None => host,
+        };
+        let is_down = view.is_engine && matches!(model.fleet.engine, EngineView::Down { .. });
+        let role = role(model, &view.name);
+        match view.circuit.health(model.now) {
+            Health::Unreachable { .. } | Health::Asleep => return Some(("✕", label, Role::Bad)),
+            _ if is_down => return Some(("✕", label, Role::Bad)),
+            Health::KeyNeeded | Health::Untrusted | Health::Failing { .. } => {
+                return Some(("▲", label, Role::Bad));
+            }
+            _ if view.trouble.is_some() => return Some(("✕", label, Role::Bad)),
+            _ => {}
+        }
+        if let Some((what, share)) = model.routing.warm.under_way(&view.name) {
+            return Some(("◐", format!("{label} {what} {}", format::percent(f64::from(share))), role));
+        }
+        let card = card?;
+        Some(match &card.state {
+            ModelState::Failed { .. } => ("▲", label, Role::Bad),
+            ModelState::Loading { .. } => ("◐", label, role),
+            ModelState::Unloaded => ("○", label, Role::Dim),
+            // Servers that do not say are as good as what they were sent.
+            ModelState::Loaded | ModelState::Unknown => {
+                let known = facts.backends.iter().filter(|backend| backend.name == view.name);
+                let cached =
+                    known.flat_map(|b| &b.models).find(|m| m.id == card.id).map_or(0, |m| m.cached_tokens);
+                let history = history_tokens(model);
+                let is_known = card.state == ModelState::Loaded || cached > 0;
+                if !is_known {
+                    return None;
+                } else if u64::from(cached) * 5 >= u64::from(history) * 4 {
+                    ("●", label, role)
+                } else {
+                    ("◐", label, role)
+                }
+            }
+        })
+    });
+    marks.collect()
+}
+
+/// Tokens of the conversation so far, as counted last by whoever answered.
+fn history_tokens(model: &Model) -> u32 {
+    let own = model.routing.sent.iter().filter(|sent| sent.session == model.session.id);
+    if model.turns.is_empty() { 0 } else { own.map(|sent| sent.tokens).max().unwrap_or(0) }
+}
+
+/// What a send would cost: `first ≈0.9 s`; `~` where a speed in it is guessed.
+pub(super) fn cost(decision: &Decision) -> Option<String> {
+    let predicted = decision.predicted?;
+    let mark = if predicted.is_guess { "~" } else { "≈" };
+    Some(format!("first {mark}{}", format::seconds(predicted.first_ms)))
 }
 
 /// Tokens in the conversation and what the target's context holds, where both are known.

@@ -2,6 +2,7 @@
 
 mod board;
 mod fixture;
+mod routing;
 
 use super::ViewCache;
 use crate::app::Model;
@@ -66,6 +67,7 @@ fn a_receipt_says_what_was_reused_guessed_and_lost() {
                 cache_lost: server.cache_lost,
                 draft_n: server.draft_n,
                 draft_n_accepted: server.draft_n_accepted,
+                energy_j: server.energy_j,
                 ..known
             });
         }
@@ -80,6 +82,7 @@ fn a_receipt_says_what_was_reused_guessed_and_lost() {
             cache_from: Some(CachePlace::Disk),
             draft_n: Some(40),
             draft_n_accepted: Some(34),
+            energy_j: Some(312.4),
             ..ServerTimings::default()
         },
         ServerTimings { cache_lost: Some(CacheLost::Recurrent), ..ServerTimings::default() },
@@ -222,11 +225,11 @@ fn a_target_without_models_is_still_shown() {
     let page = |model: &Model| (0..24).map(|y| text(model, y)).collect::<Vec<_>>();
     let rows = page(&model);
     assert!(rows[21].starts_with(" ╭─ → dead ──"), "{rows:?}");
-    assert!(rows[23].starts_with(" ╰────"), "{rows:?}");
+    assert!(rows[23].starts_with(" ╰─ ● local 2M ──"), "{rows:?}");
     assert!(rows.iter().any(|row| row.contains("Looking for models.")), "{rows:?}");
     model.fleet.backends[1].trouble = Some(shown("127.0.0.1:9 refuses the connection"));
     let rows = page(&model);
-    assert!(rows[23].starts_with(" ╰─ ✕ dead away ──"), "{rows:?}");
+    assert!(rows[23].starts_with(" ╰─ ● local 2M  ✕ dead ──"), "{rows:?}");
     let at = rows.iter().position(|row| row == "  ▲ dead: 127.0.0.1:9 refuses the connection.").expect("why");
     assert_eq!(rows[at + 1], "    /model asks again, or chooses another one.");
     // A model whose state nobody tells has no mark.
@@ -236,7 +239,7 @@ fn a_target_without_models_is_still_shown() {
     model.fleet.backends[1].models.push(card);
     let rows = page(&model);
     assert!(rows[21].starts_with(" ╭─ → dead · builtin ──"), "{rows:?}");
-    assert!(rows[23].starts_with(" ╰────"), "{rows:?}");
+    assert!(rows[23].starts_with(" ╰─ ● local 2M ──"), "{rows:?}");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use super::page::Page;
 use super::{format, receipt, target};
 use crate::app::Model;
 use crate::app::turn::{Attempt, Lane, Phase, Turn};
+use crate::app::{DiffLine, code_diffs};
 use crate::chat::Channel;
 use crate::markdown::wrap::{Styled, breaks, wrap};
 use crate::text::{shown, shown_line, width::cut};
@@ -36,6 +37,7 @@ pub(super) struct TurnMemo {
     /// What the turn was when it was measured; 0 while it may change without notice.
     stamp: u64,
     user: UserMemo,
+    /// One for each attempt that is shown whole.
     lanes: Vec<LaneMemo>,
     sections: Vec<Section>,
     rows: usize,
@@ -106,16 +108,30 @@ impl TurnMemo {
         let mut stack = Stack { sections: Vec::new(), rows: if at == 0 { 0 } else { page.gap } };
         let rows = self.user.update(turn, page);
         stack.push(rows, SectionKind::User);
-        self.lanes.resize_with(turn.lanes.len(), LaneMemo::default);
-        for (number, (lane, memo)) in turn.lanes.iter().zip(&mut self.lanes).enumerate() {
-            let Some(attempt) = lane.current() else { continue };
+        let shown = shown_attempts(turn);
+        self.lanes.resize_with(shown.len(), LaneMemo::default);
+        for (at, lane) in turn.lanes.iter().enumerate().filter(|(_, lane)| is_folded(turn, lane)) {
+            stack.rows += page.gap;
+            stack.lines(vec![folded_answer(at + 1, lane, scene)]);
+        }
+        for (number, ((lane, attempt), memo)) in shown.iter().zip(&mut self.lanes).enumerate() {
+            let (lane, attempt) = (*lane, *attempt);
             let key = key(attempt);
             if memo.key != key {
                 *memo = LaneMemo { key, ..LaneMemo::default() };
             }
             stack.rows += page.gap;
-            let earlier = earlier(lane, scene);
-            stack.lines(earlier);
+            if attempt.story.continues.is_some() {
+                let host = shown_line(&attempt.decision.backend, 24);
+                let text = format!("↪ continued on {} · {}", &*host, target::name(&attempt.decision.model));
+                stack.lines(vec![Line::styled(cut(&text, page.wide), scene.theme.style(Role::Warn))]);
+            } else {
+                let number =
+                    turn.lanes.iter().position(|known| known.id == lane.id).filter(|_| turn.lanes.len() > 1);
+                stack.lines(number.map(|at| answer_head(at + 1, lane, scene)).into_iter().collect());
+                let earlier = earlier(lane, scene);
+                stack.lines(earlier);
+            }
             if !attempt.thinking.is_empty() {
                 stack.lines(vec![thinking(attempt, scene)]);
                 if attempt.thinking_open {
@@ -128,7 +144,13 @@ impl TurnMemo {
             }
             let rows = memo.answer.update(&attempt.answer, look(voice(attempt), scene));
             stack.push(rows, SectionKind::Answer(number));
-            stack.lines(tail(attempt, is_last, scene));
+            let is_newest = is_last && number + 1 == shown.len();
+            stack.lines(tail(turn, attempt, is_newest, scene));
+        }
+        let compared = compared(turn, is_last, scene);
+        if !compared.is_empty() {
+            stack.rows += page.gap;
+            stack.lines(compared);
         }
         self.sections = stack.sections;
         self.rows = stack.rows;
@@ -172,7 +194,7 @@ impl TurnMemo {
                     }
                 }
                 SectionKind::Thinking(lane) | SectionKind::Answer(lane) => {
-                    let Some(attempt) = turn.lanes.get(*lane).and_then(Lane::current) else { continue };
+                    let Some((_, attempt)) = shown_attempts(turn).get(*lane).copied() else { continue };
                     let Some(memo) = self.lanes.get_mut(*lane) else { continue };
                     let is_answer = matches!(section.kind, SectionKind::Answer(_));
                     let (set, prose, voice, channel) = if is_answer {
@@ -316,7 +338,11 @@ fn key(attempt: &Attempt) -> u64 {
 /// Changes whenever the rows of the turn might; 0 for a turn that moves with time.
 fn stamp(turn: &Turn, is_last: bool, scene: Scene<'_>) -> u64 {
     let mut hasher = DefaultHasher::new();
-    (turn.id, turn.created_ms, turn.user_shown.len(), is_last, turn.lanes.len()).hash(&mut hasher);
+    (turn.id, turn.created_ms, turn.user_shown.len(), is_last, turn.lanes.len(), turn.kept).hash(&mut hasher);
+    let routing = &scene.model.routing;
+    let offered =
+        routing.offer.as_ref().filter(|_| is_last).map(|offer| (offer.key, &offer.decision.backend));
+    (offered, routing.wait.as_ref().filter(|_| is_last).map(|wait| &wait.backend)).hash(&mut hasher);
     for lane in &turn.lanes {
         let Some(attempt) = lane.current() else { continue };
         if !attempt.phase.is_terminal() {
@@ -331,6 +357,7 @@ fn stamp(turn: &Turn, is_last: bool, scene: Scene<'_>) -> u64 {
         (attempt.metrics.first_token_ms.map(f64::to_bits), attempt.metrics.total_ms.map(f64::to_bits))
             .hash(&mut hasher);
         attempt.metrics.usage.output_tokens.hash(&mut hasher);
+        (attempt.story.continues, &attempt.story.cache_lost, &attempt.story.fallback_from).hash(&mut hasher);
         attempt.metrics.server.is_some().hash(&mut hasher);
         (target::quantisation(scene.model, attempt), target::role(scene.model, &attempt.decision.backend))
             .hash(&mut hasher);
@@ -338,9 +365,75 @@ fn stamp(turn: &Turn, is_last: bool, scene: Scene<'_>) -> u64 {
     hasher.finish().max(1)
 }
 
-/// Attempts before the current one, a dim line each.
+/// The attempts of a turn that are shown whole: of each lane the current one, after those it goes on from; of several
+/// answers, once one is chosen, that one alone.
+fn shown_attempts(turn: &Turn) -> Vec<(&Lane, &Attempt)> {
+    let lanes = turn.lanes.iter().filter(|lane| !is_folded(turn, lane));
+    lanes.flat_map(|lane| lane.parts().into_iter().map(move |attempt| (lane, attempt))).collect()
+}
+
+/// Whether a lane is one that was not chosen.
+fn is_folded(turn: &Turn, lane: &Lane) -> bool {
+    turn.kept.is_some_and(|kept| kept != lane.id)
+}
+
+/// What heads each of several answers.
+fn answer_head(number: usize, lane: &Lane, scene: Scene<'_>) -> Line<'static> {
+    let host = lane.current().map_or_else(String::new, |a| shown_line(&a.decision.backend, 24).to_string());
+    Line::styled(format!("answer {number} · {host}"), scene.theme.style(Role::Heading))
+}
+
+/// The line that stands for an answer that was not chosen.
+fn folded_answer(number: usize, lane: &Lane, scene: Scene<'_>) -> Line<'static> {
+    let mut text = format!("▸ answer {number}, not kept");
+    if let Some(attempt) = lane.current() {
+        let host = shown_line(&attempt.decision.backend, 24);
+        text.push_str(&format!(" · {} · {}", &*host, target::name(&attempt.decision.model)));
+        if let Some(tokens) = attempt.metrics.usage.output_tokens {
+            text.push_str(&format!(" · {} tok", format::tokens(tokens)));
+        }
+    }
+    Line::styled(cut(&text, scene.page.wide), scene.theme.style(Role::Dim))
+}
+
+/// Lines of a difference that are shown at most.
+const DIFF_LINES: usize = 60;
+
+/// Under two answers: how their code differs, and the keys that keep one.
+fn compared(turn: &Turn, is_last: bool, scene: Scene<'_>) -> Vec<Line<'static>> {
+    let style = |role| scene.theme.style(role);
+    let [first, .., second] = turn.lanes.as_slice() else { return Vec::new() };
+    if !turn.is_undecided() || !second.counts() {
+        return Vec::new();
+    }
+    let diff = code_diffs(first, second);
+    let width = scene.page.wide;
+    let line = |line: &DiffLine| {
+        let (mark, text, role) = match line {
+            DiffLine::Head(text) => ("", text, Role::Heading),
+            DiffLine::Same(text) => ("  ", text, Role::Dim),
+            DiffLine::Gone(text) => ("- ", text, Role::Bad),
+            DiffLine::New(text) => ("+ ", text, Role::Good),
+        };
+        Line::styled(format!("{mark}{}", cut(&shown_line(text, width), width.saturating_sub(2))), style(role))
+    };
+    let mut lines: Vec<Line<'static>> = diff.iter().take(DIFF_LINES).map(line).collect();
+    if diff.len() > DIFF_LINES {
+        lines.push(Line::styled(format!("… {} more lines", diff.len() - DIFF_LINES), style(Role::Dim)));
+    }
+    if is_last {
+        let mut keys = vec![("1", "keep the first"), ("2", "keep the second")];
+        if turn.lanes.len() > 2 {
+            keys = vec![("/keep", "and a number chooses one")];
+        }
+        lines.push(super::composer::hints(&keys, scene.theme));
+    }
+    lines
+}
+
+/// Attempts before the ones that are shown, a dim line each.
 fn earlier(lane: &Lane, scene: Scene<'_>) -> Vec<Line<'static>> {
-    let count = lane.attempts.len().saturating_sub(1);
+    let shown: Vec<_> = lane.parts().iter().map(|part| part.key).collect();
     let line = |(at, attempt): (usize, &Attempt)| {
         let how = match &attempt.phase {
             Phase::Interrupted(error) => format!("▲ {}", &*shown_line(&error.message, 200)),
@@ -356,7 +449,7 @@ fn earlier(lane: &Lane, scene: Scene<'_>) -> Vec<Line<'static>> {
         let text = format!("try {} · {} · {name} · {how}{tokens}", at + 1, &*host);
         Line::styled(cut(&text, scene.page.wide), scene.theme.style(Role::Dim))
     };
-    lane.attempts.iter().take(count).enumerate().map(line).collect()
+    lane.attempts.iter().enumerate().filter(|(_, attempt)| !shown.contains(&attempt.key)).map(line).collect()
 }
 
 /// The line that stands for the thinking, or heads it when it is unfolded.
@@ -387,8 +480,49 @@ fn thinking(attempt: &Attempt, scene: Scene<'_>) -> Line<'static> {
     Line::styled(text, scene.theme.style(Role::Dim))
 }
 
+/// The keys for what can be done about a failed attempt.
+fn next_steps(turn: &Turn, attempt: &Attempt, scene: Scene<'_>) -> Vec<Line<'static>> {
+    let style = |role| scene.theme.style(role);
+    let routing = &scene.model.routing;
+    let mut keys: Vec<(&str, String)> = Vec::new();
+    if let Some(wait) = routing.wait.as_ref().filter(|wait| wait.turn == turn.id) {
+        let host = shown_line(&wait.backend, 24);
+        keys.push(("esc", format!("stop waiting for {}", &*host)));
+        keys.push(("r", "retry".to_owned()));
+    } else if let Some(offer) = routing.offer.as_ref().filter(|o| o.key == attempt.key && !o.is_cut) {
+        let (host, name) = (shown_line(&offer.decision.backend, 24), target::name(&offer.decision.model));
+        keys.push(("enter", format!("run on {} · {name}", &*host)));
+        keys.push(("w", "wait".to_owned()));
+        keys.push(("r", "retry".to_owned()));
+        keys.push(("esc", "keep draft".to_owned()));
+    } else {
+        keys.push(("r", "retry".to_owned()));
+        if !attempt.answer.is_empty() {
+            let offer = routing.offer.as_ref().filter(|offer| offer.key == attempt.key);
+            let on = offer.map(|offer| format!(" on {}", &*shown_line(&offer.decision.backend, 24)));
+            let kept = if scene.page.wide >= 60 { " · what came is kept" } else { "" };
+            keys.push(("c", format!("continue{}{kept}", on.unwrap_or_default())));
+        }
+    }
+    let mut spans = vec![Span::raw("  ")];
+    for (at, (key, what)) in keys.into_iter().enumerate() {
+        if at > 0 {
+            spans.push(Span::styled(" · ", style(Role::Dim)));
+        }
+        spans.push(Span::styled(key, style(Role::Accent)));
+        spans.push(Span::styled(format!(" {what}"), style(Role::Dim)));
+    }
+    let mut lines = Vec::new();
+    let mut text = Styled::default();
+    for span in &spans {
+        text.push(&span.content, span.style);
+    }
+    wrap(&text, scene.page.wide, &[], &[Span::raw("  ")], &mut lines);
+    lines
+}
+
 /// The lines under an answer: trouble and the next step, then the receipt.
-fn tail(attempt: &Attempt, is_last: bool, scene: Scene<'_>) -> Vec<Line<'static>> {
+fn tail(turn: &Turn, attempt: &Attempt, is_last: bool, scene: Scene<'_>) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
     if let Phase::Interrupted(error) = &attempt.phase {
         let message = shown(&error.message);
@@ -401,13 +535,7 @@ fn tail(attempt: &Attempt, is_last: bool, scene: Scene<'_>) -> Vec<Line<'static>
             wrap(&text, scene.page.wide, &[first], &[Span::raw("  ")], &mut lines);
         }
         if is_last {
-            let style = |role| scene.theme.style(role);
-            let kept = if attempt.answer.is_empty() { " retry" } else { " retry · what came is kept" };
-            lines.push(Line::from(vec![
-                Span::raw("  "),
-                Span::styled("r", style(Role::Accent)),
-                Span::styled(kept, style(Role::Dim)),
-            ]));
+            lines.extend(next_steps(turn, attempt, scene));
         }
     }
     lines.push(receipt::line(scene.model, attempt, scene.page.wide, scene.theme));

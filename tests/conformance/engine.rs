@@ -496,7 +496,7 @@ async fn an_engine_that_can_t_be_told_says_so() {
     });
     let error = place.running().change("small", Change::Pin(true)).await.expect_err("no such route");
     assert_eq!(error.kind, GenErrorKind::Refused);
-    assert!(error.message.starts_with("local can't be told to pin a model\n"), "{error}");
+    assert!(error.message.starts_with("local can't be told to pin a model: "), "{error}");
 }
 
 #[tokio::test]

@@ -71,11 +71,18 @@ impl Reply {
         Self { steps, ..Self::new(200, "text/event-stream", "") }
     }
 
+    /// The same with these steps for a body.
+    pub(crate) fn steps(self, steps: Vec<Step>) -> Self {
+        Self { steps, ..self }
+    }
+
     pub(crate) fn raw(bytes: &[u8]) -> Self {
         Self { raw: Some(bytes.to_vec()), ..Self::new(200, "", "") }
     }
 
+    /// With this header, in place of another value of it.
     pub(crate) fn header(mut self, name: &'static str, value: &str) -> Self {
+        self.headers.retain(|(known, _)| *known != name);
         self.headers.push((name, value.to_owned()));
         self
     }

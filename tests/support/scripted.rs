@@ -1,5 +1,7 @@
 //! A server that answers as it was told to, one script a request, and remembers what it was asked.
 
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -58,6 +60,12 @@ impl Script {
     /// These pieces, and then the connection ends without a reason.
     pub(crate) fn broken(texts: &[&str]) -> Self {
         Self { status: 200, body: pieces(texts), after: After::Close }
+    }
+
+    /// Word of a load, and then the connection ends.
+    pub(crate) fn gone_while_loading() -> Self {
+        let chunk = json!({ "choices": [], "model": "m", "duet": { "loading": 0.4 } });
+        Self { status: 200, body: format!("data: {chunk}\n\n"), after: After::Close }
     }
 
     /// An answer that never ends.
@@ -172,9 +180,12 @@ fn serve(mut stream: &TcpStream, log: &Mutex<Vec<Value>>, scripts: &Mutex<std::v
         );
         return;
     }
-    log.lock().expect("whole").push(serde_json::from_slice(&body).expect("JSON"));
-    let script =
+    let asked: Value = serde_json::from_slice(&body).expect("JSON");
+    let mut script =
         scripts.lock().expect("whole").next().unwrap_or_else(|| Script::status(500, "no script left"));
+    // It has whatever model it is asked for.
+    script.body = script.body.replace(r#""model":"m""#, &format!(r#""model":{}"#, asked["model"]));
+    log.lock().expect("whole").push(asked);
     let kind = if script.status == 200 { "text/event-stream" } else { "application/json" };
     let head = format!("HTTP/1.1 {} X\r\ncontent-type: {kind}\r\nconnection: close\r\n\r\n", script.status);
     let mut alive = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(script.body.as_bytes()));

@@ -5,7 +5,7 @@
 
 use duet::backend::{Backend, LoadReason};
 use duet::chat::{
-    Channel, Finish, GenErrorKind, GenEvent, GenRequest, Message, ModelState, Role, Sampling, Usage,
+    Channel, Finish, GenErrorKind, GenEvent, GenRequest, Message, ModelState, Note, Role, Sampling, Usage,
 };
 use futures_util::StreamExt;
 use std::time::Duration;
@@ -24,6 +24,19 @@ pub(crate) struct Prompts {
     pub(crate) long: String,
     /// A model this backend does not have.
     pub(crate) missing_model: String,
+    /// What it does about models.
+    pub(crate) manner: Manner,
+}
+
+/// What a server does about models.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Manner {
+    /// It loads what it is told to, and refuses what it hasn't got.
+    Loads,
+    /// It loads what it is asked a question, and can't be told to; what it hasn't got it refuses.
+    LoadsWhenAsked,
+    /// It has one, which answers whatever it is called.
+    AnswersAnyway,
 }
 
 /// A greedy request with one question.
@@ -36,6 +49,7 @@ pub(crate) fn request(model: &str, question: &str) -> GenRequest {
         stop: Vec::new(),
         schema: None,
         session: None,
+        is_ahead: false,
     }
 }
 
@@ -67,18 +81,26 @@ pub(crate) fn check_order(events: &[GenEvent]) {
     assert_eq!(events.iter().filter(|e| is_terminal(e)).count(), 1, "one terminal event: {events:?}");
     assert!(events.last().is_some_and(is_terminal), "nothing follows it: {events:?}");
     let first_text = events.iter().position(|e| matches!(e, GenEvent::Delta { .. })).unwrap_or(events.len());
+    let accepted = events.iter().position(|e| *e == GenEvent::Accepted).unwrap_or(events.len());
     for (at, event) in events.iter().enumerate() {
         match event {
-            GenEvent::Accepted => assert_eq!(at, 0, "accepted comes first: {events:?}"),
+            GenEvent::Accepted => assert_eq!(at, accepted, "accepted once: {events:?}"),
             GenEvent::Queued { .. } | GenEvent::Loading { .. } | GenEvent::Prefill { .. } => {
                 assert!(at < first_text, "no progress after text: {events:?}");
             }
-            GenEvent::Delta { text, .. } => assert!(!text.is_empty(), "no empty text: {events:?}"),
-            GenEvent::Produced { .. } | GenEvent::Usage(_) | GenEvent::Done { .. } | GenEvent::Failed(_) => {}
+            GenEvent::Delta { text, .. } => {
+                assert!(!text.is_empty(), "no empty text: {events:?}");
+                assert!(at > accepted, "no text before it was accepted: {events:?}");
+            }
+            GenEvent::Produced { .. }
+            | GenEvent::Usage(_)
+            | GenEvent::Note(_)
+            | GenEvent::Done { .. }
+            | GenEvent::Failed(_) => {}
         }
     }
     if matches!(events.last(), Some(GenEvent::Done { .. })) {
-        assert_eq!(events.first(), Some(&GenEvent::Accepted));
+        assert!(accepted < events.len(), "accepted before it is complete: {events:?}");
     }
 }
 
@@ -92,6 +114,15 @@ pub(crate) async fn suite(backend: &Backend, prompts: &Prompts) {
 }
 
 async fn lists_and_loads(backend: &Backend, prompts: &Prompts) {
+    if prompts.manner != Manner::Loads {
+        let models = backend.models().await.expect("a list");
+        assert!(models.iter().any(|card| card.id == prompts.model), "the model is listed: {models:?}");
+        if prompts.manner == Manner::LoadsWhenAsked {
+            let error = backend.load(&prompts.model, LoadReason::Asked).await.expect_err("it can't be told");
+            assert_eq!(error.kind, GenErrorKind::Refused, "{error}");
+        }
+        return;
+    }
     backend.load(&prompts.model, LoadReason::Asked).await.expect("the model loads");
     backend.load(&prompts.model, LoadReason::Asked).await.expect("loading it again changes nothing");
     let models = backend.models().await.expect("a list");
@@ -147,6 +178,12 @@ async fn survives_a_dropped_stream(backend: &Backend, prompts: &Prompts) {
 async fn names_a_missing_model(backend: &Backend, prompts: &Prompts) {
     let events = collect(backend, request(&prompts.missing_model, &prompts.question)).await;
     check_order(&events);
+    if prompts.manner == Manner::AnswersAnyway {
+        assert!(matches!(events.last(), Some(GenEvent::Done { .. })), "{events:?}");
+        let is_said = |event: &GenEvent| matches!(event, GenEvent::Note(Note::OtherModel { asked, .. }) if *asked == prompts.missing_model);
+        assert!(events.iter().any(is_said), "it is said that another model answers: {events:?}");
+        return;
+    }
     let (kind, message) = failure(&events);
     assert_eq!(kind, GenErrorKind::Model, "{message}");
     assert!(message.contains(&prompts.missing_model) && message.lines().count() <= 2, "{message}");

@@ -212,5 +212,6 @@ fn redraw_and_suspend() {
     app.press("f2");
     assert_eq!(app.press("ctrl+l"), [Effect::Redraw], "also over a list");
     app.press("esc");
+    app.model.wall_ms = before.wall_ms;
     assert_eq!(app.model, before);
 }

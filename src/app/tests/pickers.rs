@@ -42,7 +42,7 @@ fn the_list_of_models() {
     assert_eq!(app.press("f2"), asked);
     assert_eq!(labels(&app), ["● local/big", "○ local/tiny", "▲ mac/large"]);
     let columns: Vec<&str> = picker(&app).items[1].columns.iter().map(|c| &**c).collect();
-    assert_eq!(columns, ["7.6B", "q4_k_m", "4.4 GiB", "32k", "built in, on disk"]);
+    assert_eq!(columns, ["7.6B", "q4_k_m", "4.4 GiB", "32k", "", "built in, on disk"]);
     let columns: Vec<&str> = picker(&app).items[2].columns.iter().map(|c| &**c).collect();
     assert_eq!(columns.last(), Some(&"too big"));
 

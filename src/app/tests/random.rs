@@ -29,7 +29,29 @@ fn event() -> impl Strategy<Value = GenEvent> {
         Just(delta("")),
         Just(done()),
         Just(failed("gone")),
+        Just(GenEvent::Failed(GenError::new(GenErrorKind::Unreachable, "no route"))),
     ]
+}
+
+/// Two machines; whether turns move by themselves.
+fn two(moves: bool) -> impl FnOnce(&mut NewModel) {
+    move |args: &mut NewModel| {
+        args.backends.push(BackendView {
+            name: "mac".to_owned(),
+            default_model: Some("large".to_owned()),
+            models: vec![card("large", false)],
+            ..BackendView::default()
+        });
+        if moves {
+            args.routing.rules.fallback = crate::config::Fallback::Auto;
+        }
+        args.routing.aliases = vec![crate::config::AliasConfig {
+            name: "deep".to_owned(),
+            targets: vec!["mac/large".to_owned()],
+            variants: Vec::new(),
+            pick: crate::config::Pick::First,
+        }];
+    }
 }
 
 fn act() -> impl Strategy<Value = Act> {
@@ -60,6 +82,9 @@ fn act() -> impl Strategy<Value = Act> {
         "ctrl+y",
         "ctrl+_",
         "ctrl+j",
+        "c",
+        "w",
+        "backtab",
     ]);
     let lines = prop::sample::select(vec![
         "hello",
@@ -79,6 +104,19 @@ fn act() -> impl Strategy<Value = Act> {
         "/quit",
         "/models",
         "/load big",
+        "/escalate",
+        "/escalate tiny",
+        "/continue",
+        "/retry --on mac",
+        "/keep 2",
+        "/on mac x",
+        "/use auto",
+        "/deep x",
+        "/why",
+        "/route x",
+        "/stats",
+        "/backends",
+        "/fence lift",
     ]);
     let news = prop::sample::select(vec![
         Msg::Engine(EngineNews::Died { message: "x".to_owned(), residents: vec!["tiny".to_owned()] }),
@@ -95,6 +133,12 @@ fn act() -> impl Strategy<Value = Act> {
         Msg::Sessions { result: Ok(vec![]) },
         Msg::Machine { backend: "local".to_owned(), machine: Some(crate::chat::Machine::default()) },
         Msg::Timer(TimerId::Board),
+        Msg::Timer(TimerId::Warm),
+        Msg::Timer(TimerId::Wait),
+        Msg::Probed { backend: "mac".to_owned(), result: Ok(Duration::from_millis(3)) },
+        Msg::Probed { backend: "mac".to_owned(), result: Err(GenErrorKind::Unreachable) },
+        Msg::Around { on_battery: true, utc_offset_s: 3600 },
+        Msg::Stats { result: Ok(Vec::new()) },
     ]);
     prop_oneof![
         6 => keys.prop_map(Act::Press),
@@ -182,8 +226,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     #[test]
-    fn turns_end_once_and_nothing_is_lost(acts in prop::collection::vec(act(), 0..60)) {
-        let mut app = App::new();
+    fn turns_end_once_and_nothing_is_lost(moves: bool, acts in prop::collection::vec(act(), 0..60)) {
+        let mut app = App::with(two(moves));
         let mut world = World::default();
         for act in acts {
             // Each message is an update of its own.
@@ -222,8 +266,11 @@ proptest! {
     }
 
     #[test]
-    fn no_typed_text_is_lost(acts in prop::collection::vec(act(), 0..40)) {
-        let mut app = App::with(|args| args.history = vec!["old".to_owned(), "older".to_owned()]);
+    fn no_typed_text_is_lost(moves: bool, acts in prop::collection::vec(act(), 0..40)) {
+        let mut app = App::with(|args| {
+            two(moves)(args);
+            args.history = vec!["old".to_owned(), "older".to_owned()];
+        });
         app.typed("123");
         for act in acts {
             match act {

@@ -13,6 +13,7 @@ fn saved(turn: u32, attempt: u32, outcome: Outcome, answer: &str) -> AttemptReco
         quantisation: Some("q8_0".to_owned()),
         rule: "pinned".to_owned(),
         reason: "chosen by you".to_owned(),
+        decision: String::new(),
         answer: answer.to_owned(),
         thinking: "hm".to_owned(),
         outcome,
@@ -32,6 +33,8 @@ fn records() -> (SessionRecord, Vec<TurnRecord>) {
         user: user.to_owned(),
         created_ms: 2,
         attempts,
+        kept: None,
+        fence: None,
     };
     let turns = vec![
         turn(1, "one", vec![saved(1, 1, Outcome::Stop, "1")]),
@@ -162,4 +165,30 @@ fn sessions_that_cannot_be_read_change_nothing() {
     assert_eq!(app.notice(), "the session was not opened: a turn is running");
     app.msg(Msg::SessionLoaded { result: Err("gone".to_owned()) });
     assert_eq!((app.notice(), &app.model.turns), ("gone", &before));
+}
+
+#[test]
+fn what_was_answered_is_sent_with_the_next_question() {
+    let failed = Outcome::Interrupted { error: "x".to_owned() };
+    let turn = |id: u32, user: &str, attempts: Vec<AttemptRecord>| TurnRecord {
+        id: TurnId(id),
+        user: user.to_owned(),
+        created_ms: 0,
+        attempts,
+        kept: None,
+        fence: None,
+    };
+    let turns = [
+        turn(1, "a", vec![saved(1, 1, failed.clone(), "half"), saved(1, 2, Outcome::Stop, "A")]),
+        turn(2, "b", vec![saved(2, 1, Outcome::Stopped, "B")]),
+        turn(3, "c", vec![saved(3, 1, failed, "C")]),
+        turn(4, "d", vec![saved(4, 1, Outcome::Open, "D")]),
+        turn(5, "e", vec![saved(5, 1, Outcome::Stop, "")]),
+        turn(6, "f", vec![]),
+        turn(7, "g", vec![saved(7, 1, Outcome::Length, "G")]),
+    ];
+    let sent = crate::app::asked_after(Some("S"), &turns, "now");
+    let sent: Vec<&str> = sent.iter().map(|message| message.content.as_str()).collect();
+    assert_eq!(sent, ["S", "a", "A", "b", "B", "g", "G", "now"]);
+    assert_eq!(crate::app::asked_after(None, &[], "now").len(), 1);
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::app::turn::Phase;
-use crate::chat::{ServerTimings, Usage};
+use crate::chat::{Note, ServerTimings, Usage};
 use pretty_assertions::assert_eq;
 
 #[test]
@@ -21,6 +21,19 @@ fn the_first_question_opens_everything_in_order() {
     assert!(app.model.session.is_opened);
     assert_eq!((app.phase(), app.draft()), (&Phase::Sending, ""));
     assert_eq!(app.model.composer.history, ["What is\nthe capital?"]);
+}
+
+#[test]
+fn what_is_not_as_it_was_asked_for_is_said_and_the_answer_goes_on() {
+    let mut app = App::new();
+    app.enter("hello");
+    app.event(1, GenEvent::Accepted);
+    let note = Note::OtherModel { asked: "large".to_owned(), answers: "small\u{1b}[2J".to_owned() };
+    app.event(1, GenEvent::Note(note));
+    assert_eq!(app.model.notice, warn("small\u{1b}[2J answers, not large"));
+    app.event(1, delta("Hi"));
+    app.event(1, done());
+    assert!(matches!(app.phase(), Phase::Done(_)));
 }
 
 #[test]
@@ -63,7 +76,14 @@ fn an_answer_from_first_token_to_receipt() {
         usage,
         server: Some(timings),
     };
-    assert_eq!(effects, [close(key(1, 1), Outcome::Length, metrics)]);
+    let [closed, Effect::Store(StoreJob::LogOutcome(outcome))] = effects.as_slice() else {
+        panic!("{effects:?}");
+    };
+    assert_eq!(*closed, close(key(1, 1), Outcome::Length, metrics));
+    assert_eq!(
+        (outcome.output_tokens, outcome.first_ms, outcome.total_ms),
+        (Some(4), Some(16.0), Some(47.0))
+    );
     let attempt = app.attempt();
     assert_eq!(attempt.phase, Phase::Done(Finish::Length));
     assert_eq!((attempt.answer.raw(), attempt.thinking.raw()), ("Hi there", "hm"));

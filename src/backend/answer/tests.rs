@@ -1,7 +1,9 @@
 //! Tests of one generation over a scripted server.
 
 use super::*;
-use crate::backend::http::Key;
+use crate::backend::Marks;
+use crate::backend::dialect::Known;
+use crate::backend::http::{Http, Key};
 use crate::chat::{Channel, Message, Role, Sampling};
 use futures_util::StreamExt;
 
@@ -21,6 +23,19 @@ async fn silence_ends_an_answer_and_hangs_up() {
     for (steps, stage) in cases {
         let server = FakeServer::tcp(move |_| Reply::stream(steps.clone())).await;
         let http = Arc::new(Http::tcp("mac", server.url(), Key::None).expect("a good address"));
+        let patience = Patience { first: Duration::from_millis(500), between: Duration::from_millis(100) };
+        let known = Known::new(Some(BackendKind::Openai));
+        let inner = Inner {
+            name: "mac".to_owned(),
+            default_model: None,
+            http,
+            engine: None,
+            patience,
+            known,
+            wake: None,
+            learned: None,
+            marks: Marks::default(),
+        };
         let request = GenRequest {
             model: "small".to_owned(),
             messages: vec![Message::new(Role::User, "Hi")],
@@ -29,9 +44,9 @@ async fn silence_ends_an_answer_and_hangs_up() {
             stop: Vec::new(),
             schema: None,
             session: None,
+            is_ahead: false,
         };
-        let patience = Patience { first: Duration::from_millis(500), between: Duration::from_millis(100) };
-        let events: Vec<GenEvent> = stream(http, None, request, patience).collect().await;
+        let events: Vec<GenEvent> = stream(Arc::new(inner), request).collect().await;
         let has_text =
             events.contains(&GenEvent::Delta { channel: Channel::Answer, text: "half".to_owned() });
         assert_eq!(has_text, stage > 0, "{events:?}");

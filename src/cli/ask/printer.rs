@@ -2,7 +2,7 @@
 
 use crate::chat::{Channel, GenEvent};
 use crate::cli::args::{AskArgs, Think};
-use crate::cli::out::{AnswerWriter, Progress, count};
+use crate::cli::out::{self, AnswerWriter, Progress, count};
 use crate::cli::report::{self, Answer, Ending, Format, Place};
 use crate::markdown::block::{Blocks, code_at};
 use crate::text::{ShowStream, Shown};
@@ -116,6 +116,19 @@ impl Printer {
                     "output_tokens": usage.output_tokens,
                 });
                 self.event(&report::event("usage", fields))
+            }
+            GenEvent::Note(note) => {
+                self.progress.clear();
+                let words = note.words();
+                if self.format == Format::Text {
+                    self.end_thinking();
+                    out::note(&words);
+                }
+                let mut fields = serde_json::to_value(note).unwrap_or_default();
+                if let Some(fields) = fields.as_object_mut() {
+                    fields.insert("text".to_owned(), words.into());
+                }
+                self.event(&report::event("note", fields))
             }
             GenEvent::Delta { .. } | GenEvent::Done { .. } | GenEvent::Failed(_) => Ok(()),
         }

@@ -162,7 +162,7 @@ pub(super) fn keep_token(
 
 /// Says how it is; that it does not answer now is no reason not to have it.
 pub(super) async fn look(backend: &BackendConfig, context: &Context<'_>) -> Result<(), AppError> {
-    let made = Backend::server_in(backend, &context.paths.runtime, Some(&context.paths.data))
+    let made = Backend::server_in(backend, &context.paths.runtime, Some(&context.paths.data), None)
         .map_err(super::target::bad_address)?;
     let seen = made.examine(1).await;
     out::note(&match (seen.error(), &seen.models) {
@@ -249,7 +249,7 @@ async fn usual(host: &str, arguments: &AddArgs, context: &Context<'_>) -> Result
             kind: arguments.kind,
             ..BackendConfig::default()
         };
-        let backend = Backend::server_in(&config, &context.paths.runtime, None)?;
+        let backend = Backend::server_in(&config, &context.paths.runtime, None, None)?;
         if backend.measure().await.is_none() {
             return Ok(None);
         }

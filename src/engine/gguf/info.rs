@@ -113,6 +113,8 @@ pub struct ModelInfo {
     pub windowed: Vec<bool>,
     /// Bytes of recurrent state of one sequence.
     pub recurrent_bytes: u64,
+    /// How vectors of tokens become one, by llama.cpp's number; none where the file does not say.
+    pub pooling: Option<u64>,
     /// Number of tokens in the vocabulary.
     pub vocabulary: u64,
     /// `gpt2` (byte-level BPE), `llama` (SentencePiece), …

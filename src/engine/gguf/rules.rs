@@ -69,6 +69,7 @@ pub(super) fn apply(meta: &Metadata, tensors: &Tensors, info: &mut ModelInfo) ->
         .field("general.architecture"));
     }
     info.architecture = super::error::plain(&architecture, 40);
+    info.pooling = meta.uint(&format!("{architecture}.pooling_type"));
     info.name = meta.text("general.name").map(|name| super::error::plain(&name, 120));
     info.sampling = sampling(meta);
     info.chat_template = template(meta)?;

@@ -14,8 +14,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 impl Host {
     /// Starts loading a model unless it is resident or on its way, or the engine is ending. Returns at once.
     pub fn begin_load(&self, id: &str, path: &Path) {
+        let mut registry = lock(&self.inner.registry);
+        if let Some(Entry::Loading(loading)) = registry.entries.get(id) {
+            loading.is_ahead.store(false, Ordering::Relaxed);
+        }
+        let loading = self.inner.enter(&mut registry, id);
+        drop(registry);
+        if let Some(loading) = loading {
+            self.start(id, path, loading);
+        }
+    }
+
+    /// The same ahead of a question that may come: the load is given up where another model would have to leave.
+    pub fn begin_load_ahead(&self, id: &str, path: &Path) {
         let loading = self.inner.enter(&mut lock(&self.inner.registry), id);
         if let Some(loading) = loading {
+            loading.is_ahead.store(true, Ordering::Relaxed);
             self.start(id, path, loading);
         }
     }
@@ -66,11 +80,18 @@ impl Host {
         if options == resident.options || self.inner.llama.is_pooled(path) {
             return Ok(());
         }
-        let measured = self.inner.measure(id, path, options, &Loading::default());
+        let known = self.inner.measure_all(
+            id,
+            path,
+            &resident.info,
+            options,
+            resident.draft.as_ref(),
+            &Loading::default(),
+        );
         if self.answers() == 0 {
             self.record_activity();
         }
-        measured.map(drop)
+        known.map(drop)
     }
 
     fn start(&self, id: &str, path: &Path, loading: Arc<Loading>) {
@@ -197,9 +218,9 @@ impl Inner {
         if self.llama.is_pooled(&resident.path) {
             return Ok(true);
         }
-        let measured = self.measured(id, options);
+        let known = self.known(id, &resident.path, &resident.info, options, resident.draft.as_ref());
         let outlook = self.outlook(registry, devices).without(id);
-        let forecast = outlook.forecast(id, &resident.info, options, measured.as_ref());
+        let forecast = outlook.forecast(id, &resident.info, options, &known);
         match forecast.verdict {
             Verdict::SmallerContext { .. } | Verdict::DoesNotFit => {
                 Err(GenError::new(GenErrorKind::OutOfMemory, forecast.refusal))

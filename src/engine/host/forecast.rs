@@ -1,5 +1,6 @@
 //! What would become of a load: budgets and holders at one moment, and the verdict on a model.
 
+use super::companions::Known;
 use super::registry::Registry;
 use super::{Inner, lock};
 use crate::config::{ByteSize, GpuLayers};
@@ -7,7 +8,7 @@ use crate::engine::gguf::ModelInfo;
 use crate::engine::llama::{Device, LoadOptions};
 use crate::engine::memory;
 use crate::engine::residency::budget::{Budget, Main, budgets, in_order, is_card};
-use crate::engine::residency::footprint::{Estimate, Footprint, MAIN, Measured};
+use crate::engine::residency::footprint::{Footprint, MAIN, Measured};
 use crate::engine::residency::offload;
 use crate::engine::residency::plan::{Holder, Newcomer, Room, Verdict, decide, room};
 use crate::engine::residency::verdict::Case;
@@ -71,20 +72,17 @@ impl Outlook {
 
     /// What would become of loading this model now.
     #[must_use]
-    pub fn forecast(
+    pub(super) fn forecast(
         &self,
         id: &str,
         info: &ModelInfo,
         options: LoadOptions,
-        measured: Option<&Measured>,
+        known: &Known,
     ) -> Forecast {
         let accelerators = || self.budgets.iter().filter(|b| is_card(&b.device));
         let first = accelerators().next().filter(|_| self.gpu_layers != GpuLayers::Count(0));
         let device = first.map_or(MAIN, |b| b.device.name.as_str());
-        let estimate = match measured {
-            Some(measured) => Estimate::Measured(measured),
-            None => super::load::formula(info, options, device),
-        };
+        let estimate = known.estimate(info, options, device);
         let footprint = estimate.at(options.context);
         // The output counts as a layer.
         let layers = u32::try_from(info.layers.saturating_add(1)).unwrap_or(u32::MAX);

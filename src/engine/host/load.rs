@@ -1,11 +1,12 @@
 //! One load, on the model's own thread: from the file to a model that serves.
 
+use super::companions::{Draft, Known};
 use super::registry::{Loading, Moments, Wish};
-use super::{Host, Inner, Resident, lock};
+use super::{Host, Inner, Resident, lock, projector};
 use crate::chat::{GenError, GenErrorKind};
 use crate::config::GpuLayers;
 use crate::engine::gguf::{ModelInfo, ModelKind};
-use crate::engine::llama::{LoadOptions, Storage};
+use crate::engine::llama::{LoadOptions, Purpose, Storage};
 use crate::engine::memory::Shape;
 use crate::engine::residency::allocated::{self, Heard};
 use crate::engine::residency::budget::{Held, is_back, is_card};
@@ -15,11 +16,11 @@ use crate::engine::residency::offload::Offload;
 use crate::engine::residency::plan::{SMALLEST_CONTEXT, Verdict};
 use crate::engine::stats::Stats;
 use crate::engine::template::Template;
-use crate::engine::{builtin, cache, embed_thread, gguf, llama, model_thread, probe};
+use crate::engine::{builtin, cache, embed_thread, gguf, job, llama, model_thread, probe};
 use llama_cpp_2::model::LlamaModel;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Jobs one model keeps waiting before it refuses more.
@@ -89,12 +90,18 @@ impl Inner {
         LoadOptions {
             context: self.context(wish, info),
             slots: wish.slots.unwrap_or(self.config.slots).max(1),
-            threads: match self.config.threads {
-                // Threads that wait for each other at every layer cost a model this small more than they give.
-                0 if info.parameters < ONE_THREAD_BELOW => 1,
-                0 => llama::physical_cores(),
-                asked => asked,
-            },
+            threads: self.threads(info),
+            purpose: Purpose::of(info),
+        }
+    }
+
+    /// Threads a model computes on.
+    pub(super) fn threads(&self, info: &ModelInfo) -> u32 {
+        match self.config.threads {
+            // Threads that wait for each other at every layer cost a model this small more than they give.
+            0 if info.parameters < ONE_THREAD_BELOW => 1,
+            0 => llama::physical_cores(),
+            asked => asked,
         }
     }
 
@@ -123,22 +130,29 @@ impl Inner {
         if let Some(why) = info.kind.why_not_chat().filter(|_| info.kind != ModelKind::Embedding) {
             return Err(model_error(format!("`{id}` is {why}. Choose another")));
         }
-        loading.bytes.store(info.tensor_bytes, Ordering::Relaxed);
         let template = Template::of(id, &info).map_err(|e| model_error(e.to_string()))?;
         let options = self.options(&loading.wish, &info);
+        let host = Host { inner: Arc::clone(self) };
+        let draft = self.draft_of(id, path, &info, options).map_err(|message| {
+            let named = host.draft_name(id).map(Path::new);
+            let files: Vec<&Path> = named.into_iter().chain([path]).collect();
+            model_error(host.told(id, &files, message))
+        })?;
+        let tensor_bytes =
+            info.tensor_bytes.saturating_add(draft.as_ref().map_or(0, |draft| draft.info.tensor_bytes));
+        loading.bytes.store(tensor_bytes, Ordering::Relaxed);
         // Held until the model is resident; when it does not become so, until its memory is given back.
         let mut gate = Some(self.load_gate.enter(|| !loading.is_cancelled()).ok_or_else(|| stopped(id))?);
         let began = Instant::now();
-        let host = Host { inner: Arc::clone(self) };
         if !self.llama.is_pooled(path) {
-            self.refuse_hopeless(id, &info, options)?;
+            self.refuse_hopeless(id, path, &info, options, draft.as_ref())?;
         }
-        let measured = self.measure(id, path, options, loading)?;
-        let offload = self.make_room(id, path, &info, options, measured.as_ref(), loading)?;
+        let known = self.measure_all(id, path, &info, options, draft.as_ref(), loading)?;
+        let offload = self.make_room(id, path, &info, options, &known, loading)?;
         loading.has_room.store(true, Ordering::Relaxed);
         self.bump();
         self.activity.set(&format!("loading {id}"), Some(id), &host.ids());
-        let (commands, receiver) = mpsc::channel();
+        let (commands, inbox) = job::commands();
         let stats = Arc::new(Stats::default());
         let key = cache::model_key(path, info.parts, options.context, llama::KV_TYPES)
             .inspect_err(|error| tracing::warn!(model = id, %error, "its conversations are not kept"))
@@ -154,7 +168,8 @@ impl Inner {
             offload,
             options,
             queue_limit: QUEUE_LIMIT,
-            commands: receiver,
+            draft: draft.as_ref().map(|draft| draft.start(self.offload(), info.tensor_bytes)),
+            inbox,
             stats: Arc::clone(&stats),
         };
         let (progress_of, wake) = (Arc::clone(loading), Arc::clone(self));
@@ -174,18 +189,21 @@ impl Inner {
             match result {
                 Ok(model) => {
                     tracing::info!(model = id, ms = began.elapsed().as_millis() as u64, "resident");
-                    let estimate = measured.as_ref().map_or_else(
-                        || formula(&info, options, MAIN).at(options.context),
-                        |m| m.footprint.clone(),
-                    );
+                    let projector = projector::footprint(known.projector.as_ref());
+                    let alone = Known { projector: None, ..known };
+                    let estimate = alone.estimate(&info, options, MAIN).at(options.context);
+                    let all_remote =
+                        info.is_remote && draft.as_ref().is_none_or(|draft| draft.info.is_remote);
                     let now = Instant::now();
                     let resident = Resident {
                         id: id.to_owned(),
                         path: path.to_path_buf(),
                         model,
                         template,
-                        held: held(&heard, &self.device_names, &info, estimate),
+                        held: held(&heard, &self.device_names, tensor_bytes, all_remote, estimate),
+                        projector,
                         info,
+                        draft,
                         options,
                         load_ms: began.elapsed().as_secs_f64() * 1000.0,
                         stats,
@@ -225,9 +243,18 @@ impl Inner {
 
     /// Refuses what can't fit even with everything idle gone, before the file is tried: by the formula for weights
     /// and cache, which are exact enough, without scratch buffers, which are not.
-    fn refuse_hopeless(&self, id: &str, info: &ModelInfo, options: LoadOptions) -> Result<(), GenError> {
+    fn refuse_hopeless(
+        &self,
+        id: &str,
+        path: &Path,
+        info: &ModelInfo,
+        options: LoadOptions,
+        draft: Option<&Draft>,
+    ) -> Result<(), GenError> {
+        let draft = draft.map(|draft| (draft.clone(), None));
+        let by_formula = Known { own: None, draft, projector: self.projector(path, info) };
         let least = |context: u32| {
-            let mut footprint = formula(info, options, MAIN).at(context);
+            let mut footprint = by_formula.estimate(info, options, MAIN).at(context);
             for share in &mut footprint.shares {
                 share.compute = 0;
             }
@@ -246,17 +273,44 @@ impl Inner {
             return Ok(());
         }
         let outlook = self.outlook(&lock(&self.registry), &devices);
-        match outlook.forecast(id, info, options, Some(&least)).verdict {
+        let least = Known { own: Some(least), ..Known::default() };
+        match outlook.forecast(id, info, options, &least).verdict {
             Verdict::DoesNotFit => {
-                let refusal = outlook.forecast(id, info, options, None).refusal;
+                let refusal = outlook.forecast(id, info, options, &by_formula).refusal;
                 Err(GenError::new(GenErrorKind::OutOfMemory, refusal))
             }
             _ => Ok(()),
         }
     }
 
+    /// Has a model and what is loaded with it tried and measured.
+    pub(super) fn measure_all(
+        self: &Arc<Self>,
+        id: &str,
+        path: &Path,
+        info: &ModelInfo,
+        options: LoadOptions,
+        draft: Option<&Draft>,
+        loading: &Loading,
+    ) -> Result<Known, GenError> {
+        let own = self.measure(id, path, options, loading)?;
+        let mut known = self.known(id, path, info, options, draft);
+        if let Some((draft, measured)) = &mut known.draft {
+            *measured = self.measure(&draft.id, &draft.path, draft.options, loading)?;
+        }
+        Ok(Known { own, projector: self.measured_projector(path, info), ..known })
+    }
+
+    /// Where layers go when there is room for all of them.
+    fn offload(&self) -> Offload {
+        match self.config.gpu_layers {
+            GpuLayers::Auto => Offload::All,
+            GpuLayers::Count(layers) => Offload::Layers(layers),
+        }
+    }
+
     /// Has the file tried and measured; the built-in model is only measured.
-    pub(super) fn measure(
+    fn measure(
         self: &Arc<Self>,
         id: &str,
         path: &Path,
@@ -290,7 +344,7 @@ impl Inner {
         path: &Path,
         info: &ModelInfo,
         options: LoadOptions,
-        measured: Option<&Measured>,
+        known: &Known,
         loading: &Loading,
     ) -> Result<Offload, GenError> {
         loop {
@@ -305,14 +359,9 @@ impl Inner {
             let devices = llama::devices();
             let mut registry = lock(&self.registry);
             // Planned and done under one lock: nobody can begin to use what is sent away.
-            let forecast = self.outlook(&registry, &devices).forecast(id, info, options, measured);
+            let forecast = self.outlook(&registry, &devices).forecast(id, info, options, known);
             let leavers = match &forecast.verdict {
-                Verdict::Fits => {
-                    return Ok(match self.config.gpu_layers {
-                        GpuLayers::Auto => Offload::All,
-                        GpuLayers::Count(layers) => Offload::Layers(layers),
-                    });
-                }
+                Verdict::Fits => return Ok(self.offload()),
                 Verdict::Partial { unload, .. } if unload.is_empty() => {
                     return Ok(Offload::Fit(forecast.margins));
                 }
@@ -321,11 +370,17 @@ impl Inner {
                     return Err(GenError::new(GenErrorKind::OutOfMemory, forecast.refusal));
                 }
             };
+            // Decided under the lock: a question that comes now either finds it still wanted, or gone.
+            if loading.is_ahead.load(Ordering::Relaxed) {
+                loading.cancel.store(true, Ordering::Relaxed);
+                registry.entries.remove(id);
+                return Err(stopped(id));
+            }
             let before: Vec<(String, u64, u64)> = devices
                 .iter()
                 .map(|d| {
                     let freed = leavers.iter().filter_map(|id| registry.resident(id));
-                    (d.name.clone(), d.free, freed.map(|r| r.held.footprint.on(&d.name)).sum())
+                    (d.name.clone(), d.free, freed.map(|r| r.allocated().footprint.on(&d.name)).sum())
                 })
                 .collect();
             for leaver in &leavers {
@@ -384,9 +439,9 @@ pub(super) fn formula<'a>(info: &'a ModelInfo, options: LoadOptions, device: &'a
 }
 
 /// What a model that was just loaded holds: as llama.cpp logged it, else as estimated.
-fn held(heard: &Heard, devices: &[String], info: &ModelInfo, estimate: Footprint) -> Held {
-    heard.held(devices, info.tensor_bytes).unwrap_or_else(|| {
-        let mapped = if info.is_remote { 0 } else { estimate.totals().weights };
+fn held(heard: &Heard, devices: &[String], tensor_bytes: u64, is_read: bool, estimate: Footprint) -> Held {
+    heard.held(devices, tensor_bytes).unwrap_or_else(|| {
+        let mapped = if is_read { 0 } else { estimate.totals().weights };
         Held { mapped, footprint: estimate }
     })
 }

@@ -31,6 +31,8 @@ pub(super) struct Loading {
     /// Memory was found for it: what can still go wrong is the load itself.
     pub(super) has_room: AtomicBool,
     pub(super) cancel: AtomicBool,
+    /// Nobody has asked a question yet: it is given up where others would have to leave for it.
+    pub(super) is_ahead: AtomicBool,
     /// What was wanted of the model when the load began: it is loaded so.
     pub(super) wish: Wish,
     /// Changes of that by whoever asked for the load, oldest first: a refusal takes them back.
@@ -108,7 +110,7 @@ impl Wish {
 
 impl From<&EngineModelConfig> for Wish {
     fn from(config: &EngineModelConfig) -> Self {
-        let EngineModelConfig { id: _, pinned, keep_alive, context, slots } = *config;
+        let EngineModelConfig { id: _, pinned, keep_alive, context, slots, draft_model: _ } = *config;
         Self { pinned, keep_alive, context, slots }
     }
 }
@@ -226,7 +228,7 @@ impl Registry {
     pub(super) fn note_leaving(&mut self, resident: &Arc<Resident>) {
         self.leaving.push(Leaving {
             id: resident.id.clone(),
-            held: resident.held.clone(),
+            held: resident.allocated(),
             load_ms: resident.load_ms,
             model: Arc::downgrade(&resident.model),
             has_ended: Arc::clone(&resident.has_ended),
@@ -247,7 +249,7 @@ impl Registry {
     /// What models hold, those that are leaving included.
     pub(super) fn held(&self) -> Vec<Held> {
         let leaving = self.leaving.iter().filter(|l| !l.is_gone()).map(|l| l.held.clone());
-        self.residents().map(|r| r.held.clone()).chain(leaving).collect()
+        self.residents().map(|r| r.allocated()).chain(leaving).collect()
     }
 
     /// What a resident is doing at `now`.
@@ -271,7 +273,7 @@ impl Registry {
     pub(super) fn holders(&self, budgets: &[Budget], now: Instant) -> Vec<Holder> {
         let residents = self.residents().map(|r| Holder {
             id: r.id.clone(),
-            bytes: in_order(&r.held.footprint, budgets),
+            bytes: in_order(&r.reserved(), budgets),
             standing: self.standing(r, now),
             load_ms: r.load_ms,
         });

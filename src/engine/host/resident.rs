@@ -1,18 +1,20 @@
 //! A loaded model, as the rest of the engine sees it.
 
+use super::companions::Draft;
 use super::lock;
 use super::registry::Moments;
 use crate::chat::{GenError, GenErrorKind};
 use crate::engine::gguf::ModelInfo;
-use crate::engine::job::{Command, EmbedJob, Job};
+use crate::engine::job::{Command, Commands, EmbedJob, Job};
 use crate::engine::llama::LoadOptions;
 use crate::engine::residency::budget::Held;
+use crate::engine::residency::footprint::Footprint;
 use crate::engine::stats::Stats;
 use crate::engine::template::Template;
 use llama_cpp_2::model::LlamaModel;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex};
 
 /// A loaded model.
 #[derive(Debug)]
@@ -27,17 +29,21 @@ pub struct Resident {
     pub template: Template,
     /// What its file says.
     pub info: ModelInfo,
+    /// The model that guesses for it.
+    pub(super) draft: Option<Draft>,
     /// Context and slots in force.
     pub options: LoadOptions,
-    /// What it holds, as it was allocated.
-    pub held: Held,
+    /// What it was loaded with, as it was allocated.
+    pub(super) held: Held,
+    /// What its projector takes once it is open.
+    pub(super) projector: Footprint,
     /// How long loading took.
     pub load_ms: f64,
     /// Counters.
     pub stats: Arc<Stats>,
     /// Larger is later.
     pub last_used: AtomicU64,
-    pub(super) commands: mpsc::Sender<Command>,
+    pub(super) commands: Commands,
     pub(super) moments: Mutex<Moments>,
     /// Set when its thread has ended.
     pub(super) has_ended: Arc<AtomicBool>,
@@ -46,6 +52,37 @@ pub struct Resident {
 }
 
 impl Resident {
+    /// The id of the model that guesses for it.
+    #[must_use]
+    pub fn draft_model(&self) -> Option<&str> {
+        self.draft.as_ref().map(|draft| draft.id.as_str())
+    }
+
+    /// What it holds now.
+    #[must_use]
+    pub fn allocated(&self) -> Held {
+        let mut held = self.held.clone();
+        if self.sees() {
+            held.footprint.add(&self.projector);
+        }
+        held
+    }
+
+    /// Whether its projector is open.
+    fn sees(&self) -> bool {
+        #[cfg(feature = "mtmd")]
+        return self.eyes.get().is_some_and(Result::is_ok);
+        #[cfg(not(feature = "mtmd"))]
+        false
+    }
+
+    /// What it may come to hold: nobody else gets it.
+    pub(super) fn reserved(&self) -> Footprint {
+        let mut reserved = self.held.footprint.clone();
+        reserved.add(&self.projector);
+        reserved
+    }
+
     /// What lets it see; loaded when it is asked for the first time.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! One answer on its way: waits for the model, follows the job, and turns both into events of a stream.
 
+use super::super::energy::Span;
 use super::super::host::{Counted, Host, Lease, Resident, State};
 use super::super::job::{JobEvent, JobTimings};
 use super::Failure;
@@ -9,13 +10,17 @@ use crate::chat::{Channel, Finish, GenError, GenErrorKind};
 use crate::engine::request::ChatRequest;
 use serde_json::json;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
+use tokio::time::Sleep;
 
 /// A comment this often tells the client that the engine lives.
 const HEARTBEAT: Duration = Duration::from_secs(2);
+/// Room for what is written at once, mostly one piece of text.
+const PIECE: usize = 512;
 
 /// What was asked, and of whom.
 #[derive(Debug)]
@@ -38,12 +43,44 @@ pub(super) struct Answer {
     phase: Phase,
     load_ms: f64,
     has_spoken: bool,
+    /// The energy it takes, from when the job was given to the model.
+    energy: Option<Span>,
 }
 
 enum Phase {
     Loading { changed: watch::Receiver<u64>, told: i32 },
-    Running { resident: Arc<Resident>, events: UnboundedReceiver<JobEvent> },
+    Running { resident: Arc<Resident>, events: UnboundedReceiver<JobEvent>, quiet: Quiet },
     Ended,
+}
+
+/// Tells when nothing came for a while. One timer serves the whole answer: it is not set anew for each token.
+struct Quiet {
+    since: tokio::time::Instant,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Quiet {
+    fn new() -> Self {
+        let since = tokio::time::Instant::now();
+        Self { since, timer: Box::pin(tokio::time::sleep_until(since + HEARTBEAT)) }
+    }
+
+    /// Something came, or was sent.
+    fn end(&mut self) {
+        self.since = tokio::time::Instant::now();
+    }
+
+    /// Returns when it has been quiet for [`HEARTBEAT`].
+    async fn lasts(&mut self) {
+        loop {
+            self.timer.as_mut().await;
+            let due = self.since + HEARTBEAT;
+            if due <= tokio::time::Instant::now() {
+                return;
+            }
+            self.timer.as_mut().reset(due);
+        }
+    }
 }
 
 /// What happened next.
@@ -61,7 +98,7 @@ impl Answer {
         let phase = Phase::Loading { changed, told: -1 };
         let counted = Some(host.count_answer());
         let (load_ms, has_spoken) = (0.0, false);
-        Self { host, counted, _lease: lease, question, envelope, phase, load_ms, has_spoken }
+        Self { host, counted, _lease: lease, question, envelope, phase, load_ms, has_spoken, energy: None }
     }
 
     pub(super) fn envelope(&self) -> &Envelope {
@@ -80,8 +117,9 @@ impl Answer {
     }
 
     fn start(&mut self, resident: Arc<Resident>, prepared: Prepared) -> Result<(), Failure> {
+        self.energy = self.host.measure();
         let events = submit(&self.host, &resident, prepared, &self.question)?;
-        self.phase = Phase::Running { resident, events };
+        self.phase = Phase::Running { resident, events, quiet: Quiet::new() };
         Ok(())
     }
 
@@ -90,11 +128,17 @@ impl Answer {
         loop {
             match &mut self.phase {
                 Phase::Ended => return None,
-                Phase::Running { resident, events } => {
-                    let step = match tokio::time::timeout(HEARTBEAT, events.recv()).await {
-                        Err(_) => return Some(Step::Heartbeat),
-                        Ok(Some(event)) => Step::Job(event),
-                        Ok(None) => {
+                Phase::Running { resident, events, quiet } => {
+                    let event = tokio::select! {
+                        biased;
+                        event = events.recv() => Some(event),
+                        () = quiet.lasts() => None,
+                    };
+                    quiet.end();
+                    let step = match event {
+                        None => return Some(Step::Heartbeat),
+                        Some(Some(event)) => Step::Job(with_energy(event, self.energy.as_ref())),
+                        Some(None) => {
                             self.host.forget(resident);
                             let message =
                                 format!("the thread of `{}` ended. Send again to load it anew", resident.id);
@@ -132,11 +176,7 @@ impl Answer {
                         }
                         State::Unloaded => {
                             self.phase = Phase::Ended;
-                            let message = format!(
-                                "`{}` was unloaded while it was being loaded. Send again",
-                                self.question.id
-                            );
-                            return Some(Step::Failed(GenError::new(GenErrorKind::Model, message).into()));
+                            return Some(Step::Failed(self.given_up()));
                         }
                         State::Loading(progress) => {
                             let fraction = progress.fraction;
@@ -160,9 +200,22 @@ impl Answer {
         }
     }
 
+    /// Why a model that was on its way is not there.
+    fn given_up(&self) -> Failure {
+        let id = &self.question.id;
+        if self.question.request.generation.is_ahead {
+            let message = format!(
+                "`{id}` is not loaded ahead of a question: others would have to leave for it\nask the question to load it"
+            );
+            return GenError::new(GenErrorKind::OutOfMemory, message).into();
+        }
+        let message = format!("`{id}` was unloaded while it was being loaded. Send again");
+        GenError::new(GenErrorKind::Model, message).into()
+    }
+
     /// The next bytes of the event stream; `None` after the end.
-    pub(super) async fn next(&mut self) -> Option<String> {
-        let mut out = String::new();
+    pub(super) async fn next(&mut self) -> Option<Vec<u8>> {
+        let mut out = Vec::with_capacity(PIECE);
         // Steps that write nothing (progress nobody asked for) are passed over.
         while out.is_empty() {
             let step = self.step().await?;
@@ -172,6 +225,7 @@ impl Answer {
                 && let Ok(event) = events.try_recv()
             {
                 let is_last = matches!(event, JobEvent::Done { .. } | JobEvent::Failed { .. });
+                let event = with_energy(event, self.energy.as_ref());
                 self.write(Step::Job(event), &mut out);
                 if is_last {
                     self.phase = Phase::Ended;
@@ -181,10 +235,10 @@ impl Answer {
         Some(out)
     }
 
-    fn write(&mut self, step: Step, out: &mut String) {
+    fn write(&mut self, step: Step, out: &mut Vec<u8>) {
         let request = Arc::clone(&self.question.request);
         match step {
-            Step::Heartbeat => out.push_str(":\n\n"),
+            Step::Heartbeat => out.extend_from_slice(b":\n\n"),
             Step::Loading(fraction) => {
                 chunk::event(
                     out,
@@ -198,7 +252,7 @@ impl Answer {
             Step::Job(JobEvent::Prefill { done, total, cached, ms }) => {
                 if !request.return_progress {
                     // It moves: that is a sign of life for those who did not ask for numbers.
-                    out.push_str(":\n\n");
+                    out.extend_from_slice(b":\n\n");
                 } else {
                     let progress = json!({"total": total, "cache": cached, "processed": done, "time_ms": ms});
                     chunk::event(
@@ -223,14 +277,14 @@ impl Answer {
         }
     }
 
-    fn speak(&mut self, out: &mut String) {
+    fn speak(&mut self, out: &mut Vec<u8>) {
         if !self.has_spoken {
             self.has_spoken = true;
             chunk::event(out, &self.envelope.role());
         }
     }
 
-    fn write_end(&self, finish: Finish, timings: &JobTimings, out: &mut String) {
+    fn write_end(&self, finish: Finish, timings: &JobTimings, out: &mut Vec<u8>) {
         let measured = chunk::timings(timings, self.load_ms);
         let with_timings = |mut value: serde_json::Value| {
             if let Some(object) = value.as_object_mut() {
@@ -246,7 +300,7 @@ impl Answer {
         } else {
             chunk::event(out, &with_timings(end));
         }
-        out.push_str("data: [DONE]\n\n");
+        out.extend_from_slice(b"data: [DONE]\n\n");
     }
 }
 
@@ -256,6 +310,17 @@ impl Drop for Answer {
         if self.host.answers() == 0 {
             self.host.record_activity();
         }
+    }
+}
+
+/// The end of an answer, with what it took.
+fn with_energy(event: JobEvent, energy: Option<&Span>) -> JobEvent {
+    match event {
+        JobEvent::Done { finish, timings } => {
+            let energy_j = energy.and_then(Span::joules);
+            JobEvent::Done { finish, timings: JobTimings { energy_j, ..timings } }
+        }
+        event => event,
     }
 }
 

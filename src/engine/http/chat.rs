@@ -1,4 +1,4 @@
-//! `/v1/chat/completions`, `/tokenize`, `/apply-template`.
+//! `/v1/chat/completions`, the number of tokens of one, `/tokenize`, `/apply-template`.
 
 use super::super::count::TokenCounter;
 use super::super::draft::LONGEST;
@@ -12,12 +12,14 @@ use super::super::{gguf, llama};
 use super::Failure;
 use super::answer::{Answer, Gathered, Question, Step};
 use super::chunk;
+use super::streams::{Begin, Client, Streams, Wanted};
 use crate::chat::{GenError, GenErrorKind};
 use axum::body::{Body, Bytes};
-use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::http::{StatusCode, header};
+use axum::extract::{Extension, State};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use futures_util::{Stream, StreamExt};
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -98,8 +100,22 @@ fn want(host: &Host, id: &str, path: &std::path::Path) -> Result<ModelState, Fai
             host.begin_load(id, path);
             Ok(host.state(id))
         }
-        ModelState::Loading(_) | ModelState::Loaded(_) => Ok(state),
+        ModelState::Loading(_) => {
+            // It may have been begun ahead of this question.
+            host.begin_load(id, path);
+            Ok(host.state(id))
+        }
+        ModelState::Loaded(_) => Ok(state),
     }
+}
+
+/// The same for a question that may come. What failed before is not tried again for it.
+fn want_ahead(host: &Host, id: &str, path: &std::path::Path) -> Result<ModelState, Failure> {
+    if let ModelState::Unloaded = host.state(id) {
+        host.refuse_if_quarantined(id)?;
+        host.begin_load_ahead(id, path);
+    }
+    Ok(host.state(id))
 }
 
 /// Refuses a model that is for something else, before it is loaded for nothing.
@@ -293,9 +309,34 @@ pub(super) fn submit(
 
 pub(super) async fn completions(
     State(host): State<Host>,
+    State(streams): State<Streams>,
+    client: Option<Extension<Client>>,
+    headers: HeaderMap,
     bytes: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Failure> {
-    let request = Arc::new(on_terms(chat_request(&body(bytes)?)?, host.terms())?);
+    let bytes = body(bytes)?;
+    let request = Arc::new(on_terms(chat_request(&bytes)?, host.terms())?);
+    if !request.stream {
+        return whole(begin(host, request).await?).await;
+    }
+    // A stream with an id outlives its connection.
+    let Some(wanted) = Wanted::of(&headers, client.map(|Extension(client)| client), &bytes)? else {
+        return Ok(stream(begin(host, request).await?));
+    };
+    match streams.begin(wanted)? {
+        Begin::Joined(response) => Ok(response),
+        Begin::New(writer) => match begin(host, request).await {
+            Ok(answer) => writer.run(events(answer)),
+            Err(failure) => {
+                writer.fail(&failure);
+                Err(failure)
+            }
+        },
+    }
+}
+
+/// Begins an answer, or says why there is none.
+async fn begin(host: Host, request: Arc<ChatRequest>) -> Result<Answer, Failure> {
     let (id, path) = resolve(&host, request.model.as_deref()).await?;
     refuse_unless_chat(&host, &id).await?;
     refuse_images(&host, &request.images, &id, &path)?;
@@ -303,26 +344,30 @@ pub(super) async fn completions(
     // Before anybody looks whether it is resident: it is not sent away from now on.
     let mut lease = host.lease(&question.id);
     lease.is_warming = request.generation.max_tokens == Some(0);
+    let want = if request.generation.is_ahead { want_ahead } else { want };
     let state = want(&host, &question.id, &question.path)?;
     let answer = Answer::new(host.clone(), question, lease, ANSWERS.fetch_add(1, Ordering::Relaxed));
     // With the model at hand, what is wrong with a request is said by the status.
-    let answer = match state {
+    match state {
         ModelState::Loaded(resident) => {
             let prepared = prepare(host.clone(), Arc::clone(&resident), Arc::clone(&request)).await?;
-            answer.running(resident, prepared)?
+            answer.running(resident, prepared)
         }
-        ModelState::Loading(_) | ModelState::Unloaded | ModelState::Failed(_) => answer,
-    };
-    if request.stream { Ok(stream(answer)) } else { whole(answer).await }
+        ModelState::Loading(_) | ModelState::Unloaded | ModelState::Failed(_) => Ok(answer),
+    }
+}
+
+/// The events of an answer. Dropping them cancels it.
+fn events(answer: Answer) -> impl Stream<Item = Bytes> + Send + 'static {
+    futures_util::stream::unfold(answer, async |mut answer| {
+        let bytes = answer.next().await?;
+        Some((Bytes::from(bytes), answer))
+    })
 }
 
 fn stream(answer: Answer) -> Response {
-    let events = futures_util::stream::unfold(answer, async |mut answer| {
-        let bytes = answer.next().await?;
-        Some((Ok::<_, Infallible>(Bytes::from(bytes)), answer))
-    });
     let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-cache")];
-    (headers, Body::from_stream(events)).into_response()
+    (headers, Body::from_stream(events(answer).map(Ok::<_, Infallible>))).into_response()
 }
 
 async fn whole(mut answer: Answer) -> Result<Response, Failure> {
@@ -419,4 +464,24 @@ pub(super) async fn apply_template(
     let (resident, _lease) = resident(&host, request.model.as_deref()).await?;
     let rendered = render(&resident, &request.messages, &request.render)?;
     Ok(axum::Json(json!({ "prompt": rendered.text })).into_response())
+}
+
+/// How many tokens a chat becomes, for a model that is resident: none is loaded for counting.
+pub(super) async fn input_tokens(
+    State(host): State<Host>,
+    bytes: Result<Bytes, BytesRejection>,
+) -> Result<Response, Failure> {
+    let request = TemplateRequest::parse(&json_body(&body(bytes)?)?).map_err(refused)?;
+    let (id, _) = resolve(&host, request.model.as_deref()).await?;
+    refuse_unless_chat(&host, &id).await?;
+    let ModelState::Loaded(resident) = host.state(&id) else {
+        let message = format!("`{id}` is not loaded, and is not for counting. Load it first");
+        return Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable_error", message));
+    };
+    let work = move || {
+        let rendered = render(&resident, &request.messages, &request.render)?;
+        Ok::<_, Failure>(prompt::tokenize(&resident.model, &rendered.segments).len())
+    };
+    let tokens = away(work).await??;
+    Ok(axum::Json(json!({ "object": "response.input_tokens", "input_tokens": tokens })).into_response())
 }

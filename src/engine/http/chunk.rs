@@ -12,31 +12,20 @@ pub(super) struct Envelope {
     id: String,
     created: u64,
     model: String,
+    /// A chunk with text up to that text: it is the same in all of them.
+    before_text: Vec<u8>,
 }
 
 const CHUNK: &str = "chat.completion.chunk";
 const FINGERPRINT: &str = concat!("duet-", env!("CARGO_PKG_VERSION"));
 
 #[derive(Serialize)]
-struct TextChunk<'a> {
+struct Common<'a> {
     id: &'a str,
     object: &'a str,
     created: u64,
     model: &'a str,
     system_fingerprint: &'a str,
-    choices: [TextChoice<'a>; 1],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    duet: Option<Tokens>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    timings: Option<Value>,
-}
-
-#[derive(Serialize)]
-struct TextChoice<'a> {
-    index: u32,
-    delta: TextDelta<'a>,
-    /// None yet.
-    finish_reason: (),
 }
 
 #[derive(Serialize)]
@@ -55,7 +44,13 @@ struct Tokens {
 impl Envelope {
     pub(super) fn new(model: &str, number: u64) -> Self {
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-        Self { id: format!("chatcmpl-{created:x}-{number:x}"), created, model: model.to_owned() }
+        let id = format!("chatcmpl-{created:x}-{number:x}");
+        let common = Common { id: &id, object: CHUNK, created, model, system_fingerprint: FINGERPRINT };
+        // Strings and numbers always have a form in JSON; one without its last brace.
+        let mut before_text = serde_json::to_vec(&common).unwrap_or_default();
+        before_text.pop();
+        before_text.extend_from_slice(br#","choices":[{"index":0,"delta":"#);
+        Self { id, created, model: model.to_owned(), before_text }
     }
 
     fn wrap(&self, object: &str, fields: Value) -> Value {
@@ -82,11 +77,11 @@ impl Envelope {
         self.delta(json!({"role": "assistant", "content": null}))
     }
 
-    /// Writes an event with a piece of text; `tokens` and `timings` so far where the request asks for them. There is
-    /// one for each token, so no tree of values is built for it.
+    /// Writes an event with a piece of text; `tokens` and `timings` so far where the request asks for them. There may be
+    /// one for each token, so what is the same in all of them is written once.
     pub(super) fn write_text(
         &self,
-        out: &mut String,
+        out: &mut Vec<u8>,
         (channel, text): (Channel, &str),
         tokens: Option<u32>,
         timings: Option<Value>,
@@ -95,24 +90,19 @@ impl Envelope {
             Channel::Answer => (Some(text), None),
             Channel::Thinking => (None, Some(text)),
         };
-        let chunk = TextChunk {
-            id: &self.id,
-            object: CHUNK,
-            created: self.created,
-            model: &self.model,
-            system_fingerprint: FINGERPRINT,
-            choices: [TextChoice {
-                index: 0,
-                delta: TextDelta { content, reasoning_content },
-                finish_reason: (),
-            }],
-            duet: tokens.map(|tokens| Tokens { tokens }),
-            timings,
-        };
-        out.push_str("data: ");
-        // Strings and numbers always have a form in JSON.
-        out.push_str(&serde_json::to_string(&chunk).unwrap_or_default());
-        out.push_str("\n\n");
+        out.extend_from_slice(b"data: ");
+        out.extend_from_slice(&self.before_text);
+        put(out, &TextDelta { content, reasoning_content });
+        out.extend_from_slice(br#","finish_reason":null}]"#);
+        if let Some(tokens) = tokens {
+            out.extend_from_slice(br#","duet":"#);
+            put(out, &Tokens { tokens });
+        }
+        if let Some(timings) = timings {
+            out.extend_from_slice(br#","timings":"#);
+            put(out, &timings);
+        }
+        out.extend_from_slice(b"}\n\n");
     }
 
     fn delta(&self, delta: impl Into<Value>) -> Value {
@@ -150,7 +140,7 @@ fn reason(finish: Finish) -> &'static str {
     }
 }
 
-/// llama-server's `timings`, with `queue_ms`, `load_ms`, `cache_from` and `cache_lost` of our own.
+/// llama-server's `timings`, with `queue_ms`, `load_ms`, `cache_from`, `cache_lost` and `energy_j` of our own.
 pub(super) fn timings(t: &JobTimings, load_ms: f64) -> Value {
     let per = |ms: f64, n: u32| if n > 0 { Some(ms / f64::from(n)) } else { None };
     let rate = |ms: f64, n: u32| if ms > 0.0 { Some(f64::from(n) / ms * 1000.0) } else { None };
@@ -174,6 +164,9 @@ pub(super) fn timings(t: &JobTimings, load_ms: f64) -> Value {
         if let Some(why) = t.cache_lost {
             object.insert("cache_lost".to_owned(), why.words().into());
         }
+        if let Some(joules) = t.energy_j {
+            object.insert("energy_j".to_owned(), joules.into());
+        }
         if t.draft_n > 0 {
             object.insert("draft_n".to_owned(), t.draft_n.into());
             object.insert("draft_n_accepted".to_owned(), t.draft_n_accepted.into());
@@ -193,9 +186,14 @@ pub(super) fn usage(t: &JobTimings) -> Value {
     })
 }
 
+/// What always has a form in JSON, in it.
+fn put(out: &mut Vec<u8>, value: &impl Serialize) {
+    let _ = serde_json::to_writer(out, value);
+}
+
 /// One event of a stream.
-pub(super) fn event(out: &mut String, data: &Value) {
-    use std::fmt::Write;
+pub(super) fn event(out: &mut Vec<u8>, data: &Value) {
+    use std::io::Write;
     let _ = write!(out, "data: {data}\n\n");
 }
 
@@ -209,9 +207,10 @@ mod tests {
     fn text_is_written_as_the_other_chunks_are() {
         let envelope = Envelope::new("a \"model\"", 7);
         let written = |channel, text: &str, tokens, timings| {
-            let mut out = String::new();
+            let mut out = Vec::new();
             envelope.write_text(&mut out, (channel, text), tokens, timings);
-            let data = out.strip_prefix("data: ").and_then(|o| o.strip_suffix("\n\n")).unwrap();
+            let data = String::from_utf8(out).unwrap();
+            let data = data.strip_prefix("data: ").and_then(|o| o.strip_suffix("\n\n")).unwrap();
             assert!(!data.contains('\n'));
             data.to_owned()
         };

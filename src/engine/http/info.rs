@@ -86,11 +86,12 @@ fn describe(host: &Host) -> Value {
         .map(|resident| {
             let counters = resident.stats.read();
             let hold = host.hold(resident);
+            let held = resident.allocated().footprint;
             let mut model = json!({
                 "id": resident.id,
                 "state": "loaded",
-                "bytes": resident.held.footprint.totals(),
-                "device_bytes": resident.held.footprint.shares,
+                "bytes": held.totals(),
+                "device_bytes": held.shares,
                 "context": resident.options.context,
                 "threads": resident.options.threads,
                 "slots": resident.options.slots,
@@ -108,6 +109,7 @@ fn describe(host: &Host) -> Value {
             });
             if is_private {
                 model["path"] = json!(resident.path);
+                model["draft_model"] = json!(resident.draft_model());
             }
             model
         })

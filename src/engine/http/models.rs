@@ -93,7 +93,7 @@ fn describe(host: &Host, outlook: &Outlook, entry: &Entry) -> Value {
 /// Whether a model would fit with the context it is loaded with, as far as is known without trying.
 fn has_room_now(host: &Host, outlook: &Outlook, entry: &Entry) -> bool {
     entry.info.as_ref().is_ok_and(|info| {
-        let verdict = host.forecast(outlook, &entry.id, info).verdict;
+        let verdict = host.forecast(outlook, &entry.id, &entry.path, info).verdict;
         matches!(verdict, Verdict::Fits | Verdict::IfUnloaded(_) | Verdict::Partial { .. })
     })
 }
@@ -129,7 +129,7 @@ fn ours(host: &Host, outlook: &Outlook, entry: &Entry, state: &ModelState) -> Va
         (ModelState::Loaded(resident), _) => {
             let hold = host.hold(resident);
             let counters = resident.stats.read();
-            let bytes = resident.held.footprint.totals();
+            let bytes = resident.allocated().footprint.totals();
             json!({
                 "expires_s": hold.expires_s,
                 "idle_s": hold.idle_s,
@@ -145,7 +145,7 @@ fn ours(host: &Host, outlook: &Outlook, entry: &Entry, state: &ModelState) -> Va
             })
         }
         (_, Ok(info)) if entry.unusable().is_none() => {
-            let forecast = host.forecast(outlook, &entry.id, info);
+            let forecast = host.forecast(outlook, &entry.id, &entry.path, info);
             let bytes = forecast.footprint.totals();
             let verdict = match state {
                 ModelState::Loading(_) => Value::Null,
@@ -340,7 +340,7 @@ pub(super) async fn events(State(host): State<Host>) -> Response {
                     return None;
                 }
                 f.last = Value::Null;
-                let mut out = String::new();
+                let mut out = Vec::new();
                 chunk::event(&mut out, &json!({"model": "*", "event": "engine_ending"}));
                 f.changed.mark_changed();
                 return Some((Ok(Bytes::from(out)), f));
@@ -350,7 +350,7 @@ pub(super) async fn events(State(host): State<Host>) -> Response {
             if now == f.last {
                 continue;
             }
-            let mut out = String::new();
+            let mut out = Vec::new();
             for (before, model) in differing(&f.last, &now) {
                 if before {
                     chunk::event(

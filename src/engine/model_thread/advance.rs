@@ -50,7 +50,8 @@ impl ModelThread<'_> {
                     if let Some(drafter) = &mut running.drafter {
                         drafter.push(token);
                     }
-                    if running.drafted.get(accepted) != Some(&token) || slot.tokens.len() + 1 >= self.capacity
+                    if running.guess.tokens.get(accepted) != Some(&token)
+                        || slot.tokens.len() + 1 >= self.capacity
                     {
                         break next;
                     }
@@ -61,7 +62,7 @@ impl ModelThread<'_> {
             } else {
                 Next::Wait
             };
-            let drafted = running.drafted.len();
+            let drafted = running.guess.tokens.len();
             if accepted < drafted {
                 let wrong = u32::try_from(slot.tokens.len()).unwrap_or(u32::MAX);
                 let _ = self.context.clear_kv_cache_seq(Some(seq_id(slot.seq)), Some(wrong), None);
@@ -86,12 +87,7 @@ impl ModelThread<'_> {
             }
         }
         if decoding > 0 {
-            let seconds = began.elapsed().as_secs_f64();
-            for running in self.slots.iter_mut().filter_map(|slot| slot.running.as_mut()) {
-                if let Some(drafter) = &mut running.drafter {
-                    drafter.record(seconds, decoding, running.drafted.len(), running.checked);
-                }
-            }
+            self.measure_guesses(began, decoding);
         }
     }
 }

@@ -142,8 +142,12 @@ impl ModelThread<'_> {
         slot.last_used = self.clock;
         slot.is_kept = job.cache_prompt;
         slot.session.clone_from(&job.session);
+        let of_model = self.draft.as_mut().map(|draft| {
+            draft.doubt(index);
+            &draft.pace
+        });
         let drafter = (job.draft > 0 && self.memory.can_guess() && job.max_tokens != Some(0))
-            .then(|| Drafter::new(&job.prompt, job.draft));
+            .then(|| Drafter::new(&job.prompt, job.draft, of_model));
         let mut running = Running::new(job, reused, sampler, started);
         running.drafter = drafter;
         running.send_progress(reused.tokens);
@@ -191,7 +195,7 @@ impl ModelThread<'_> {
     }
 
     /// Takes back what a slot holds after its first `keep` tokens. Where the model can't, all of it goes.
-    fn take_back(&mut self, index: usize, keep: usize, place: Place) -> Reused {
+    pub(super) fn take_back(&mut self, index: usize, keep: usize, place: Place) -> Reused {
         let Some((seq, held)) = self.slots.get(index).map(|s| (s.seq, s.tokens.len())) else {
             return Reused::default();
         };
@@ -200,9 +204,10 @@ impl ModelThread<'_> {
             let is_done = keep == 0
                 || keep == held
                 || matches!(self.context.clear_kv_cache_seq(Some(seq_id(seq)), Some(from), None), Ok(true));
-            if is_done { Ok(()) } else { Err(CacheLost::Other) }
+            if is_done { Ok(keep) } else { Err(CacheLost::Other) }
         });
-        let keep = if kept.is_ok() { keep } else { 0 };
+        let kept = kept.or_else(|why| self.back_to_checkpoint(index, keep).ok_or(why));
+        let keep = kept.unwrap_or(0);
         if keep == 0 {
             let _ = self.context.clear_kv_cache_seq(Some(seq_id(seq)), None, None);
         }

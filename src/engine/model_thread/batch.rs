@@ -1,8 +1,11 @@
 //! Batches: what goes into one, and what happens when it does not fit.
 
-use super::super::draft::MOST_SEQUENCES;
+use super::super::brake;
+use super::super::cache::Place;
 use super::super::fair;
+use super::super::job::TokenId;
 use super::super::llama::{self, BATCH};
+use super::super::rewind::Memory;
 use super::assign::Keep;
 use super::{ModelThread, seq_id};
 use crate::chat::{Finish, GenErrorKind};
@@ -10,23 +13,33 @@ use llama_cpp_2::DecodeError;
 use llama_cpp_2::token::LlamaToken;
 use std::time::{Duration, Instant};
 
-/// How long one batch may take while somebody waits for it.
+/// How long one batch may take while somebody waits for it, and how long a cancel may wait.
 const CHUNK_TIME: Duration = Duration::from_millis(200);
+/// How long one batch of a prompt that is alone may take: it is ended for whoever comes, and begun again then.
+const ALONE_TIME: Duration = Duration::from_secs(1);
 /// Chunks are multiples of this.
 const CHUNK_STEP: usize = 64;
 /// Smallest chunk: below it the overhead of a batch outweighs what it computes.
 const SMALLEST_CHUNK: usize = 32;
 
 impl ModelThread<'_> {
-    /// How many prompt tokens one batch may take.
-    fn chunk(&self) -> usize {
+    /// How many prompt tokens a batch of about this length may take.
+    pub(super) fn chunk(&self, time: Duration) -> usize {
         if self.prefill_rate <= 0.0 {
             // Not measured yet: small enough for a slow machine, large enough to measure.
-            return 64;
+            return CHUNK_STEP;
         }
-        let by_time = (self.prefill_rate * CHUNK_TIME.as_secs_f64()) as usize;
+        let by_time = (self.prefill_rate * time.as_secs_f64()) as usize;
         // Matrices are worked on in blocks: an uneven chunk costs as much as the next even one.
-        (by_time.next_multiple_of(CHUNK_STEP)).clamp(SMALLEST_CHUNK, BATCH as usize)
+        let nearest = (by_time + CHUNK_STEP / 2) / CHUNK_STEP * CHUNK_STEP;
+        nearest.clamp(SMALLEST_CHUNK, BATCH as usize)
+    }
+
+    /// Whether one prompt is all there is to do, for this model and at the device.
+    fn is_alone(&self) -> bool {
+        let mut running = self.slots.iter().filter_map(|slot| slot.running.as_ref());
+        let first = running.next().is_some_and(|running| running.prefilled.is_none());
+        first && running.next().is_none() && self.queue.is_empty() && !self.turn.is_wanted()
     }
 
     /// One round: builds a batch, evaluates it, and lets the jobs go on.
@@ -35,14 +48,21 @@ impl ModelThread<'_> {
         self.look();
         self.batch.clear();
         self.rounds = self.rounds.wrapping_add(1);
+        self.guess();
+        self.take_checkpoints();
+        let is_alone = self.can_stop && self.is_alone();
         let Some(decoding) = self.add_decoding() else { return self.end_of_defect() };
-        let Some(prompt_tokens) = self.add_prefill() else { return self.end_of_defect() };
+        let Some(prompt_tokens) = self.add_prefill(is_alone) else { return self.end_of_defect() };
         if self.batch.n_tokens() == 0 {
             return;
         }
         self.take_turn();
         let began = Instant::now();
-        match self.context.decode(&mut self.batch) {
+        let evaluated = match self.reason_to_stop(prompt_tokens, is_alone, began) {
+            Some(stop) => brake::with(stop, || self.context.decode(&mut self.batch)),
+            None => self.context.decode(&mut self.batch),
+        };
+        match evaluated {
             Ok(()) => {
                 if prompt_tokens >= SMALLEST_CHUNK {
                     // The wait for the result is part of it where devices work in the background.
@@ -58,6 +78,7 @@ impl ModelThread<'_> {
                     self.end_the_longest();
                 }
             }
+            Err(error) if brake::was_stopped(&error) => self.take_back_batch(),
             Err(error) => {
                 tracing::error!(%error, "decode failed");
                 self.fail_all(
@@ -73,8 +94,62 @@ impl ModelThread<'_> {
         }
     }
 
+    /// When to end a batch that takes long: when nobody waits for any of it any more; and, where a prompt was alone, when
+    /// somebody came who would have to wait for longer than a chunk takes. None where it is not worth asking.
+    fn reason_to_stop(
+        &self,
+        prompt_tokens: usize,
+        is_alone: bool,
+        began: Instant,
+    ) -> Option<impl Fn() -> bool + use<>> {
+        let expected = match prompt_tokens {
+            0 => return None,
+            _ if self.prefill_rate <= 0.0 => None,
+            tokens => Some(Duration::from_secs_f64(tokens as f64 / self.prefill_rate.max(1e-3))),
+        };
+        if !self.can_stop || expected.is_some_and(|expected| expected <= CHUNK_TIME) {
+            return None;
+        }
+        let running = self.slots.iter().filter_map(|slot| slot.running.as_ref());
+        let waiting: Vec<_> = running
+            .filter(|running| running.next.is_some() || running.in_batch > 0)
+            .map(|running| running.job.events.clone())
+            .collect();
+        // What can't be taken back without all that was before it is not begun again.
+        let gives_way = expected.filter(|_| is_alone && self.memory == Memory::Whole);
+        let (bell, gate) = (self.bell.clone(), self.turn.gate().clone());
+        Some(move || {
+            let is_cancelled = waiting.iter().all(|events| events.is_closed());
+            let is_late = |expected| began.elapsed() + CHUNK_TIME >= expected;
+            is_cancelled
+                || gives_way
+                    .is_some_and(|expected| (bell.rings() || gate.waiting() > 0) && !is_late(expected))
+        })
+    }
+
+    /// The batch was ended before it was done: nothing of it counts.
+    fn take_back_batch(&mut self) {
+        for index in 0..self.slots.len() {
+            let Some(slot) = self.slots.get_mut(index) else { continue };
+            let Some(running) = &slot.running else { continue };
+            let in_batch =
+                if running.next.is_some() { 1 + running.guess.tokens.len() } else { running.in_batch };
+            if in_batch > 0 {
+                let keep = slot.tokens.len();
+                // Cells were written for them: what they pushed out is lost.
+                slot.tokens.resize(keep + in_batch, TokenId::default());
+                let kept = self.take_back(index, keep, Place::Slot);
+                if let Some(running) = self.slots.get_mut(index).and_then(|slot| slot.running.as_mut())
+                    && kept.lost.is_some()
+                {
+                    running.reused = kept;
+                }
+            }
+        }
+    }
+
     /// Waits until this model may compute, and adds the wait to everybody's.
-    fn take_turn(&mut self) {
+    pub(super) fn take_turn(&mut self) {
         // Threads that spin for the next round would take the cores from the other model.
         let waited = self.turn.take(llama::release_compute_threads);
         if !waited.is_zero() {
@@ -84,37 +159,18 @@ impl ModelThread<'_> {
         }
     }
 
-    /// The next token of every decoding job, and what is guessed to come after it where few decode and
-    /// nobody prefills. How many decode; none when the batch is too small for them.
+    /// The next token of every decoding job, and what is guessed to come after it. How many decode; none when the
+    /// batch is too small for them.
     fn add_decoding(&mut self) -> Option<usize> {
-        let (mut decoding, mut prefilling) = (0_usize, 0_usize);
-        for running in self.slots.iter().filter_map(|slot| slot.running.as_ref()) {
-            if running.next.is_some() {
-                decoding += 1;
-            } else {
-                prefilling += 1;
-            }
-        }
-        let may_guess = prefilling == 0 && decoding <= MOST_SEQUENCES;
-        // Guesses never push a conversation out.
-        let spare = self.capacity.saturating_sub(self.cells() + decoding) / decoding.max(1);
+        let mut decoding = 0;
         for slot in &mut self.slots {
             let Some(running) = &mut slot.running else { continue };
             running.logits_at = None;
             running.in_batch = 0;
-            running.drafted.clear();
             let Some(token) = running.next else { continue };
-            if let Some(drafter) = running.drafter.as_mut().filter(|_| may_guess) {
-                let left = running.job.max_tokens.map_or(usize::MAX, |max| {
-                    usize::try_from(max.saturating_sub(running.produced)).unwrap_or(usize::MAX)
-                });
-                running.drafted = drafter.draft(spare.min(left.saturating_sub(1)), decoding);
-                // What stands for an image is no token.
-                let tokens = running.drafted.iter().take_while(|id| **id >= 0).count();
-                running.drafted.truncate(tokens);
-            }
+            decoding += 1;
             running.logits_at = Some(self.batch.n_tokens());
-            for (i, token) in std::iter::once(&token).chain(&running.drafted).enumerate() {
+            for (i, token) in std::iter::once(&token).chain(&running.guess.tokens).enumerate() {
                 let position = i32::try_from(slot.tokens.len() + i).unwrap_or(i32::MAX);
                 self.batch.add(LlamaToken::new(*token), position, &[slot.seq], true).ok()?;
             }
@@ -124,15 +180,16 @@ impl ModelThread<'_> {
 
     /// A chunk of the prompts that are being evaluated, shared among them. How many tokens that is; none
     /// when the batch is too small for them.
-    fn add_prefill(&mut self) -> Option<usize> {
+    fn add_prefill(&mut self, is_alone: bool) -> Option<usize> {
         let room = (BATCH as usize).saturating_sub(usize::try_from(self.batch.n_tokens()).unwrap_or(0));
-        let budget = self.chunk().min(room);
+        let budget = self.chunk(if is_alone { ALONE_TIME } else { CHUNK_TIME }).min(room);
         let left: Vec<usize> = self
             .slots
             .iter()
             .map(|slot| match &slot.running {
                 Some(running) if running.next.is_none() && running.prefilled.is_none() => {
-                    running.job.next_image(slot.tokens.len()).saturating_sub(slot.tokens.len())
+                    let next = running.job.next_image(slot.tokens.len());
+                    next.min(self.until_checkpoint(slot, running)).saturating_sub(slot.tokens.len())
                 }
                 _ => 0,
             })

@@ -1,24 +1,26 @@
 //! A model's thread with the built-in model, over its channels. What is compared are counts and texts, never times.
 
 use super::super::cache::{Limits, Place, model_key};
-use super::super::job::{JobTimings, SamplerSpec};
-use super::super::llama::KV_TYPES;
+use super::super::job::{self, Commands, JobTimings, SamplerSpec};
+use super::super::llama::{KV_TYPES, Purpose};
 use super::super::think::{Tags, ThinkSplitter};
 use super::*;
 use crate::chat::Finish;
 use pretty_assertions::assert_eq;
 use std::path::Path;
 use std::sync::OnceLock;
-use std::sync::mpsc::{self, Sender};
+use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+mod draft;
+mod memory;
+
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn llama() -> Llama {
-    static LLAMA: OnceLock<Llama> = OnceLock::new();
-    LLAMA.get_or_init(|| Llama::start().unwrap()).clone()
+pub(in crate::engine) fn llama() -> Llama {
+    Llama::for_tests()
 }
 
 fn model_path() -> PathBuf {
@@ -32,30 +34,31 @@ fn nowhere() -> Cache {
 /// A thread that has not begun: jobs given to it before are all there in its first round.
 struct Rig {
     start: Start,
-    commands: Sender<Command>,
+    commands: Commands,
 }
 
 struct Running {
-    commands: Sender<Command>,
+    commands: Commands,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Rig {
     fn new(context: u32, slots: u32, cache: Cache) -> Self {
-        let (commands, receiver) = mpsc::channel();
+        let (commands, inbox) = job::commands();
         let start = Start {
             llama: llama(),
             path: model_path(),
             storage: Storage::Mapped,
             offload: Offload::All,
-            options: LoadOptions { context, slots, threads: 1 },
+            options: LoadOptions { context, slots, threads: 1, purpose: Purpose::Text },
             window: None,
             queue_limit: 4,
-            commands: receiver,
+            inbox,
             stats: Arc::new(Stats::default()),
             key: Some(Arc::new(model_key(&model_path(), 1, context, KV_TYPES).unwrap())),
             cache,
             gate: Gate::new(1),
+            draft: None,
         };
         Self { start, commands }
     }
@@ -92,6 +95,16 @@ impl Drop for Running {
     }
 }
 
+/// A thread that does nothing by itself: its rounds are made by the test.
+fn by_hand(rig: Rig, test: impl FnOnce(&mut ModelThread<'_>, &Commands, &Inbox)) {
+    let Rig { start, commands } = rig;
+    let load = start.llama.load(&start.path, start.storage, &start.offload, start.options, |_| true);
+    let model = load.unwrap();
+    let context = start.llama.context(&model, start.options).unwrap();
+    let (mut thread, inbox) = ModelThread::new(start, &model, context, None);
+    test(&mut thread, &commands, &inbox);
+}
+
 fn next(events: &mut UnboundedReceiver<JobEvent>) -> JobEvent {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -117,11 +130,20 @@ fn answer(events: &mut UnboundedReceiver<JobEvent>) -> (String, JobTimings) {
 }
 
 fn tokens(text: &str) -> Vec<TokenId> {
+    tokenize(text, false)
+}
+
+/// A question as the fixture models' template puts it.
+fn question(text: &str) -> Vec<TokenId> {
+    tokenize(&format!("<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n"), true)
+}
+
+fn tokenize(text: &str, parse_special: bool) -> Vec<TokenId> {
     static MODEL: OnceLock<llama_cpp_2::model::LlamaModel> = OnceLock::new();
-    let options = LoadOptions { context: 256, slots: 1, threads: 1 };
+    let options = LoadOptions { context: 256, slots: 1, threads: 1, purpose: Purpose::Text };
     let load = || llama().load(&model_path(), Storage::Mapped, &Offload::All, options, |_| true).unwrap();
     let model = MODEL.get_or_init(load);
-    model.vocab().tokenize(text.as_bytes(), false, false).iter().map(|token| token.0).collect()
+    model.vocab().tokenize(text.as_bytes(), false, parse_special).iter().map(|token| token.0).collect()
 }
 
 /// At least `count` tokens of text that is different for each `number`.
@@ -214,6 +236,118 @@ fn prompts_share_the_chunk_so_that_a_short_one_is_not_behind_a_long_one() {
         }
     }
     assert_eq!(order, [short_length, long_length]);
+}
+
+#[test]
+fn chunks_are_sized_by_time() {
+    by_hand(Rig::new(2048, 1, nowhere()), |thread, _, _| {
+        let mut sizes = |rate: f64| {
+            thread.prefill_rate = rate;
+            [200, 1000].map(|ms| thread.chunk(Duration::from_millis(ms)))
+        };
+        assert_eq!(sizes(0.0), [64, 64], "not measured yet");
+        assert_eq!(sizes(330.0), [64, 320]);
+        assert_eq!(sizes(500.0), [128, 512], "the nearest step");
+        assert_eq!(sizes(1e6), [512, 512], "what one batch holds");
+        assert_eq!(sizes(1.0), [32, 32], "no smaller than is worth it");
+    });
+}
+
+#[test]
+fn a_prompt_that_is_alone_gets_larger_chunks() {
+    let gate = Gate::new(1);
+    let mut rig = Rig::new(4096, 2, nowhere());
+    rig.start.gate = gate.clone();
+    by_hand(rig, |thread, _, _| {
+        let (sender, _events) = unbounded_channel();
+        let round = |thread: &mut ModelThread<'_>| {
+            thread.prefill_rate = 320.0;
+            let before = thread.cells();
+            thread.assign();
+            thread.step();
+            thread.cells() - before
+        };
+        thread.enqueue(job(text(1, 1500), 1, sender.clone()));
+        assert_eq!(round(thread), 320);
+        // Somebody waits for the device.
+        std::thread::scope(|scope| {
+            scope.spawn(|| drop(gate.enter()));
+            while gate.waiting() == 0 {
+                std::thread::yield_now();
+            }
+            assert_eq!(round(thread), 64);
+            thread.turn.end();
+        });
+        assert_eq!(round(thread), 320);
+        // Somebody else has a prompt, or an answer that goes on.
+        thread.enqueue(job(text(2, 40), 50, sender));
+        assert_eq!(round(thread), 64, "shared");
+        while thread.slots.iter().filter_map(|s| s.running.as_ref()).all(|r| r.next.is_none()) {
+            assert!(round(thread) > 0);
+        }
+        assert_eq!(round(thread), 64 + 1);
+    });
+}
+
+#[test]
+fn a_cancelled_prompt_ends_in_the_middle_of_its_batch() {
+    by_hand(Rig::new(2048, 1, nowhere()), |thread, _, _| {
+        // Not measured, and slow: both may take longer than a cancel may wait.
+        for rate in [0.0, 1.0] {
+            let (sender, events) = unbounded_channel();
+            thread.prefill_rate = rate;
+            thread.enqueue(job(text(1, 600), 1, sender));
+            thread.assign();
+            thread.step();
+            let done = thread.cells();
+            assert!(done > 0, "somebody waits for it");
+            thread.prefill_rate = rate;
+            drop(events);
+            thread.step();
+            assert_eq!(thread.cells(), done, "nothing of the second batch counts");
+            assert_eq!(thread.context.kv_cache_seq_pos_max(0), i32::try_from(done).unwrap() - 1);
+            thread.drop_cancelled();
+            assert!(thread.slots[0].running.is_none());
+            // What was evaluated before can be used by the next one.
+            let (sender, mut events) = unbounded_channel();
+            thread.enqueue(job(text(1, 600), 1, sender));
+            thread.assign();
+            while thread.slots[0].running.is_some() {
+                thread.step();
+            }
+            assert_eq!(answer(&mut events).1.cache_n as usize, done);
+            thread.slots[0].is_kept = false;
+            thread.clear_unwanted();
+        }
+    });
+}
+
+#[test]
+fn a_prompt_that_is_alone_gives_way_to_who_comes() {
+    let (long, short) = (text(1, 700), text(2, 50));
+    let plain = Rig::new(2048, 2, nowhere()).begin().answer(|sender| job(long.clone(), 20, sender)).0;
+    by_hand(Rig::new(2048, 2, nowhere()), |thread, commands, inbox| {
+        let (sender, mut events) = unbounded_channel();
+        thread.enqueue(job(long, 20, sender));
+        thread.assign();
+        // So slow that the newcomer would wait for minutes.
+        thread.prefill_rate = 1.0;
+        let (sender, mut other) = unbounded_channel();
+        commands.send(Command::Generate(Box::new(job(short, 5, sender)))).unwrap();
+        thread.step();
+        assert_eq!(thread.cells(), 0, "the batch was ended");
+        let Ok(Command::Generate(newcomer)) = inbox.try_recv() else { panic!("it still waits") };
+        thread.enqueue(*newcomer);
+        thread.assign();
+        thread.step();
+        assert!(thread.slots.iter().all(|slot| slot.tokens.len() == 16), "they share the next one");
+        while thread.slots.iter().any(|slot| slot.running.is_some()) {
+            thread.step();
+        }
+        assert_eq!(answer(&mut other).1.predicted_n, 5);
+        let (text, timings) = answer(&mut events);
+        assert_eq!((text, timings.predicted_n), (plain, 20), "word for word");
+    });
 }
 
 #[test]

@@ -97,6 +97,9 @@ pub struct Generation {
     pub cache_prompt: bool,
     /// The session this belongs to, any text the client chose. Without one nothing of it goes to disk.
     pub session: Option<String>,
+    /// Whether this only gets things ready for a question that may come: nothing leaves memory for it. Such a request
+    /// has `max_tokens: 0`.
+    pub is_ahead: bool,
     /// Most tokens to guess ahead at once; 0 guesses none, none leaves it to the engine.
     pub draft: Option<usize>,
 }
@@ -112,11 +115,20 @@ pub(super) fn parse(fields: &Fields) -> Result<Generation, RequestError> {
         form: form(fields)?,
         cache_prompt: fields.flag("cache_prompt")?.unwrap_or(true),
         session: session(fields, "duet_session")?,
+        is_ahead: is_ahead(fields)?,
         draft: match (fields.flag("draft")?, fields.whole("speculative.n_max", 0, 1 << 16)?) {
             (Some(false), _) => Some(0),
             (_, asked) => asked.and_then(|n| usize::try_from(n).ok()),
         },
     })
+}
+
+fn is_ahead(fields: &Fields) -> Result<bool, RequestError> {
+    let is_ahead = fields.flag("duet_ahead")?.unwrap_or(false);
+    if is_ahead && max_tokens(fields)? != Some(0) {
+        return Err(RequestError::new("duet_ahead", "goes with `max_tokens: 0` only"));
+    }
+    Ok(is_ahead)
 }
 
 /// The name of a session: any text of at most 128 bytes.

@@ -43,6 +43,8 @@ fn guessing_and_sessions() {
     assert_eq!(parse(json!({"duet_session": ""})).generation.session, None);
     assert_eq!(parse(json!({"duet_session": "a-b"})).generation.session.as_deref(), Some("a-b"));
     assert!(refused(json!({"duet_session": "x".repeat(129)})).contains("duet_session"));
+    assert!(parse(json!({"duet_ahead": true, "max_tokens": 0})).generation.is_ahead);
+    assert!(refused(json!({"duet_ahead": true, "max_tokens": 1})).contains("duet_ahead"));
     assert_eq!(parse_session(&json!({"session": "a"})).unwrap(), "a");
     for body in [json!({}), json!({"session": ""}), json!({"session": 5}), json!([])] {
         assert!(parse_session(&body).is_err(), "{body}");

@@ -6,7 +6,7 @@
 
 use super::allocated;
 use super::footprint::{Footprint, Measured};
-use crate::engine::llama::{BATCH, Llama, LoadOptions};
+use crate::engine::llama::{Llama, LoadOptions, Settings};
 use llama_cpp_sys_2 as sys;
 use std::ffi::{CStr, CString, c_char};
 use std::os::unix::ffi::OsStrExt;
@@ -35,6 +35,63 @@ pub fn measure(
     Ok(Measured { context: options.context, footprint, small_context, small })
 }
 
+/// Measures a projector whose tensors have `weights` bytes. llama.cpp sets its buffers up and does not read it.
+///
+/// # Errors
+/// One line, when llama.cpp does not say.
+#[cfg(feature = "mtmd")]
+#[expect(unsafe_code, reason = "llama-cpp-2 has no wrapper for this call")]
+pub fn measure_projector(
+    file: &Path,
+    params: &llama_cpp_2::mtmd::MtmdContextParams,
+    weights: u64,
+) -> Result<Footprint, String> {
+    unsafe extern "C" {
+        fn duet_projector_memory(
+            file: *const c_char,
+            params: *const sys::mtmd_context_params,
+            size: u64,
+            devices: *mut *const c_char,
+            bytes: *mut u64,
+            capacity: i32,
+        ) -> i32;
+    }
+    let file =
+        CString::new(file.as_os_str().as_bytes()).map_err(|_| "its path holds a zero byte".to_owned())?;
+    let raw = sys::mtmd_context_params::from(params);
+    let mut names = [std::ptr::null::<c_char>(); MAX_ROWS];
+    let mut bytes = [0_u64; MAX_ROWS];
+    let capacity = i32::try_from(MAX_ROWS).unwrap_or(0);
+    // SAFETY: the text of `params` that `raw` points to lives until the end of this function, `file` too. The arrays
+    // have the room that is passed.
+    let rows = unsafe {
+        let size = size_of::<sys::mtmd_context_params>() as u64;
+        duet_projector_memory(file.as_ptr(), &raw, size, names.as_mut_ptr(), bytes.as_mut_ptr(), capacity)
+    };
+    let rows = usize::try_from(rows).map_err(|_| "llama.cpp does not say what it takes".to_owned())?;
+    let mut out = Footprint::default();
+    for (name, bytes) in names.iter().zip(bytes).take(rows) {
+        let share = out.on_mut(&device_name(*name));
+        share.compute = share.compute.saturating_add(bytes);
+    }
+    // The weights are all on one device: where the most is.
+    if let Some(share) = out.shares.iter_mut().max_by_key(|share| share.compute) {
+        share.weights = weights.min(share.compute);
+        share.compute -= share.weights;
+    }
+    Ok(out)
+}
+
+/// The name of a device as llama.cpp gives it: none is main memory.
+#[expect(unsafe_code, reason = "it is a name of C")]
+fn device_name(name: *const c_char) -> String {
+    if name.is_null() {
+        return super::footprint::MAIN.to_owned();
+    }
+    // SAFETY: not null, so it is the name of a device: a constant string of its backend.
+    unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned()
+}
+
 #[expect(unsafe_code, reason = "the bindings hide what a context takes")]
 fn run(
     llama: &Llama,
@@ -53,7 +110,6 @@ fn run(
     let _one_at_a_time = llama.making_context();
     let file =
         CString::new(path.as_os_str().as_bytes()).map_err(|_| "its path holds a zero byte".to_owned())?;
-    let threads = i32::try_from(options.threads.max(1)).unwrap_or(1);
     let (heard, _listening) = allocated::listen();
     let mut names = [std::ptr::null::<c_char>(); MAX_ROWS];
     let mut bytes = [0_u64; 3 * MAX_ROWS];
@@ -72,14 +128,8 @@ fn run(
             return Err("llama.cpp makes no model of it".to_owned());
         }
         let mut context_params = sys::llama_context_default_params();
-        context_params.n_ctx = options.context;
-        context_params.n_batch = BATCH;
-        context_params.n_ubatch = BATCH;
-        context_params.n_seq_max = options.slots.max(1);
-        context_params.kv_unified = true;
-        context_params.n_threads = threads;
-        context_params.n_threads_batch = threads;
-        context_params.no_perf = true;
+        let trained = u32::try_from(sys::llama_model_n_ctx_train(model)).unwrap_or(u32::MAX);
+        Settings::new(options, trained).write(&mut context_params);
         let context = sys::llama_init_from_model(model, context_params);
         if context.is_null() {
             sys::llama_model_free(model);
@@ -94,13 +144,7 @@ fn run(
     let rows = usize::try_from(rows).map_err(|_| "llama.cpp does not say what it takes".to_owned())?;
     let mut out = Footprint::default();
     for (name, bytes) in names.iter().zip(bytes.as_chunks::<3>().0).take(rows) {
-        let device = if name.is_null() {
-            super::footprint::MAIN.into()
-        } else {
-            // SAFETY: not null, so it is the name of a device: a constant string of its backend.
-            unsafe { CStr::from_ptr(*name) }.to_string_lossy()
-        };
-        let share = out.on_mut(&device);
+        let share = out.on_mut(&device_name(*name));
         let [weights, kv, compute] = *bytes;
         share.weights = share.weights.saturating_add(weights);
         share.kv = share.kv.saturating_add(kv);

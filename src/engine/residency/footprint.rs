@@ -52,6 +52,16 @@ impl Footprint {
         &mut self.shares[at]
     }
 
+    /// Adds what another one takes.
+    pub fn add(&mut self, other: &Self) {
+        for share in &other.shares {
+            let mine = self.on_mut(&share.device);
+            mine.weights = mine.weights.saturating_add(share.weights);
+            mine.kv = mine.kv.saturating_add(share.kv);
+            mine.compute = mine.compute.saturating_add(share.compute);
+        }
+    }
+
     /// Bytes on a device.
     #[must_use]
     pub fn on(&self, device: &str) -> u64 {
@@ -117,6 +127,19 @@ pub enum Estimate<'a> {
         /// Where it would be.
         device: &'a str,
     },
+    /// The same with any context.
+    Fixed(Footprint),
+    /// Several that are loaded together.
+    Together(Vec<Part<'a>>),
+}
+
+/// One of several that are loaded together.
+#[derive(Clone, Debug)]
+pub struct Part<'a> {
+    /// What is known of it.
+    pub estimate: Estimate<'a>,
+    /// It has no more context than this, in tokens, whatever the others have.
+    pub most_context: u32,
 }
 
 impl Estimate<'_> {
@@ -132,6 +155,14 @@ impl Estimate<'_> {
                     (*device).clone_into(&mut share.device);
                 }
                 footprint
+            }
+            Self::Fixed(footprint) => footprint.clone(),
+            Self::Together(parts) => {
+                let mut all = Footprint::default();
+                for part in parts {
+                    all.add(&part.estimate.at(context.min(part.most_context)));
+                }
+                all
             }
         }
     }
@@ -165,6 +196,26 @@ mod tests {
         assert_eq!((middle.on("CUDA0"), middle.on("CUDA7")), (9092, 0));
         // Below the smaller one as well, and never below nothing.
         assert_eq!(estimate.at(0).on("CPU"), 600);
+    }
+
+    #[test]
+    fn what_is_loaded_together_adds_up() {
+        let one = |device: &str, context: u32| Measured {
+            context,
+            footprint: Footprint { shares: vec![share(device, 100, u64::from(context), 5)] },
+            small_context: 256,
+            small: Footprint { shares: vec![share(device, 100, 256, 5)] },
+        };
+        let (large, small) = (one("CUDA0", 8192), one("CPU", 1024));
+        let part = |measured, most_context| Part { estimate: Estimate::Measured(measured), most_context };
+        let fixed = Footprint { shares: vec![share("CPU", 1, 0, 2)] };
+        let fixed = Part { estimate: Estimate::Fixed(fixed), most_context: u32::MAX };
+        let parts = vec![part(&large, u32::MAX), part(&small, 1024), part(&small, 512), fixed];
+        let all = Estimate::Together(parts);
+        let at = |context| all.at(context).shares;
+        assert_eq!(at(8192), [share("CUDA0", 100, 8192, 5), share("CPU", 201, 1024 + 512, 12)]);
+        assert_eq!(at(512), [share("CUDA0", 100, 512, 5), share("CPU", 201, 1024, 12)]);
+        assert_eq!(Estimate::Together(Vec::new()).at(512), Footprint::default());
     }
 
     #[test]

@@ -3,12 +3,12 @@
 //! Order matters: nobody learns anything before the token is right, and nothing is read of a body before.
 
 use super::super::host::Host;
-use super::super::http::Failure;
+use super::super::http::{Client, Counted, Cut, Failure};
 use super::failures::Failures;
 use super::folder::Folder;
 use super::hosts::{Allowed, Wrong};
 use super::listener::Ending;
-use super::outgoing::{Cut, Entry, Outgoing, Teller, ending, too_long};
+use super::outgoing::{Entry, Outgoing, Teller, ending, too_long};
 use super::pairing::{self, Redeemed};
 use super::settings::Settings;
 use super::tokens::Keyring;
@@ -124,6 +124,17 @@ impl Guard {
         })
     }
 
+    /// Who asks, for what outlives the connection.
+    fn client(self: &Arc<Self>, name: &str, permit: Option<&Arc<OwnedSemaphorePermit>>) -> Client {
+        let guard = Arc::clone(self);
+        Client {
+            name: name.to_owned(),
+            place: permit.map(|permit| Arc::clone(permit) as Arc<_>),
+            cut: Arc::new(move || guard.cut(true)),
+            unread: Duration::from_secs(self.limits.resume.into()),
+        }
+    }
+
     /// The whole body, in time and within bounds.
     async fn body(&self, request: &mut Request) -> Result<Bytes, Failure> {
         let limit = (self.limits.body_mib as usize) << 20;
@@ -233,7 +244,10 @@ fn is_json(headers: &HeaderMap) -> bool {
 
 /// Answers and what is like them: they take room and time.
 fn is_work(method: &Method, path: &str) -> bool {
-    method == Method::POST && !path.starts_with("/models/") && !path.starts_with("/engine/")
+    method == Method::POST
+        && !path.starts_with("/models/")
+        && !path.starts_with("/engine/")
+        && path != "/v1/streams/lookup"
 }
 
 /// The checks, then the engine, then the bounds of the answer.
@@ -275,8 +289,10 @@ pub(super) async fn guard(State(guard): State<Arc<Guard>>, mut request: Request,
         .headers()
         .get(header::CONTENT_TYPE)
         .is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
-    // What follows the list of models may do so for as long as it likes.
-    let cut = is_stream.then(|| guard.cut(permit.is_some()));
+    // What can be taken up again ends by itself, and nothing is put into it. What follows the list of models may do so
+    // for as long as it likes.
+    let is_counted = response.extensions().get::<Counted>().is_some();
+    let cut = (is_stream && !is_counted).then(|| guard.cut(permit.is_some()));
     let mut response = response.map(|body| Body::new(Outgoing::new(body, cut, entry, permit)));
     if let Some(origin) = origin {
         share_with(&mut response, origin);
@@ -293,19 +309,19 @@ fn share_with(response: &mut Response, origin: HeaderValue) {
     let headers = response.headers_mut();
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     headers.insert(header::VARY, HeaderValue::from_static("Origin"));
-    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST"));
-    let allowed = HeaderValue::from_static("Authorization, Content-Type");
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, DELETE"));
+    let allowed = HeaderValue::from_static("Authorization, Content-Type, X-Conversation-Id");
     headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed);
 }
 
 /// From the token on.
 async fn enter(
-    guard: &Guard,
+    guard: &Arc<Guard>,
     request: &mut Request,
     next: Next,
     peer: Peer,
     entry: &mut Entry,
-    permit: &mut Option<OwnedSemaphorePermit>,
+    permit: &mut Option<Arc<OwnedSemaphorePermit>>,
 ) -> Response {
     let route = (request.method().clone(), request.uri().path().to_owned());
     let route = (route.0, route.1.as_str());
@@ -333,7 +349,7 @@ async fn enter(
     }
     request.headers_mut().remove(header::AUTHORIZATION);
     match admit(guard, request, &route).await {
-        Ok(room) => *permit = room,
+        Ok(room) => *permit = room.map(Arc::new),
         Err(failure) => {
             let is_busy =
                 matches!(failure.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
@@ -344,7 +360,10 @@ async fn enter(
             return response;
         }
     }
-    let request = std::mem::take(request);
+    let mut request = std::mem::take(request);
+    if let Some(name) = &entry.client {
+        request.extensions_mut().insert(guard.client(name, permit.as_ref()));
+    }
     if permit.is_none() {
         return next.run(request).await;
     }

@@ -1,6 +1,6 @@
 //! An answer on its way out: its end is bounded in time, and its access line is written when it is over.
 
-use super::super::http::Failure;
+use super::super::http::{Cut, Failure};
 use axum::body::{Body, Bytes};
 use axum::http::StatusCode;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
@@ -8,6 +8,7 @@ use std::future::Future;
 use std::io::Write;
 use std::net::IpAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant as StdInstant};
@@ -74,9 +75,6 @@ impl Teller {
     }
 }
 
-/// Ends with the reason when an answer has to end.
-pub(super) type Cut = Pin<Box<dyn Future<Output = Failure> + Send>>;
-
 /// A stream is never silent for longer: a client then knows that the server is there.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 
@@ -87,7 +85,7 @@ pub(super) struct Outgoing {
     cut: Option<Cut>,
     silence: Pin<Box<Sleep>>,
     entry: Entry,
-    _permit: Option<OwnedSemaphorePermit>,
+    _permit: Option<Arc<OwnedSemaphorePermit>>,
 }
 
 impl Outgoing {
@@ -96,7 +94,7 @@ impl Outgoing {
         inner: Body,
         cut: Option<Cut>,
         entry: Entry,
-        permit: Option<OwnedSemaphorePermit>,
+        permit: Option<Arc<OwnedSemaphorePermit>>,
     ) -> Self {
         Self { inner: Some(inner), cut, silence: Box::pin(sleep(HEARTBEAT)), entry, _permit: permit }
     }

@@ -32,6 +32,7 @@ fn model() -> Model {
             prompts: Vec::new(),
         },
         backends: Vec::new(),
+        routing: crate::app::routing::Routing::default(),
         history: Vec::new(),
         restored: None,
         size: (80, 24),
@@ -43,6 +44,8 @@ fn turn_with_answer(text: &str) -> Turn {
     let attempt = Attempt {
         key: KEY,
         decision,
+        story: crate::app::story::Story::default(),
+        hope: crate::app::story::Hope::default(),
         quantisation: None,
         phase: Phase::Sending,
         answer: Prose::finished(text),
@@ -58,6 +61,8 @@ fn turn_with_answer(text: &str) -> Turn {
         user_shown: Shown::default(),
         created_ms: 0,
         lanes: vec![Lane { id: KEY.lane, attempts: vec![attempt] }],
+        kept: None,
+        fence: None,
     }
 }
 
@@ -351,6 +356,7 @@ async fn the_first_painting_is_told_once_and_only_for_text_in_view() {
                 stop: Vec::new(),
                 schema: None,
                 session: None,
+                is_ahead: false,
             };
             vec![Effect::Generate { key: KEY, backend: "b".to_owned(), request: Box::new(request) }]
         }

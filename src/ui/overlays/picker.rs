@@ -91,7 +91,8 @@ impl Columns {
     }
 
     fn total(&self) -> usize {
-        2 + self.label + self.others.iter().map(|width| width + GAP).sum::<usize>()
+        2 + self.label
+            + self.others.iter().filter(|width| **width > 0).map(|width| width + GAP).sum::<usize>()
     }
 
     /// A row; numbers stand at the right of their column. What does not fit is left out from the right. A
@@ -111,7 +112,7 @@ impl Columns {
                 format!("{}{}", item.mark, " ".repeat(2 - item.mark.width().min(2))),
                 theme.style(role),
             ),
-            Span::styled(label.clone(), theme.style(Role::Text)),
+            Span::styled(label.clone(), theme.style(if item.mark == "✕" { Role::Dim } else { Role::Text })),
             Span::raw(" ".repeat(label_width.saturating_sub(label.width()))),
         ];
         if let [remark] = item.columns.as_slice() {
@@ -119,7 +120,7 @@ impl Columns {
             spans.push(Span::styled(format!("{}{text}", " ".repeat(GAP)), theme.style(Role::Dim)));
             return Line::from(spans);
         }
-        for (text, column) in item.columns.iter().zip(&self.others) {
+        for (text, column) in item.columns.iter().zip(&self.others).filter(|(_, column)| **column > 0) {
             let room = width.saturating_sub(used + GAP).min(*column);
             if room == 0 || (room < *column && room < 8) {
                 break;

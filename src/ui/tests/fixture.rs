@@ -72,7 +72,9 @@ pub(crate) fn empty(cols: u16, rows: u16) -> Model {
         },
         quit_armed: None,
         size: (cols, rows),
+        routing: crate::app::routing::Routing::default(),
         now: Duration::from_millis(10_000),
+        wall_ms: 1_700_000_000_000,
         pending: crate::app::model::Pending::default(),
     }
 }
@@ -115,6 +117,8 @@ pub(crate) fn attempt(number: u32, answer: &str, phase: Phase) -> Attempt {
             reason: "chosen by you".to_owned(),
             ..Decision::default()
         },
+        story: crate::app::story::Story::default(),
+        hope: crate::app::story::Hope::default(),
         quantisation: Some("q8_0".to_owned()),
         metrics: if phase.is_terminal() { metrics() } else { Metrics::default() },
         phase,
@@ -133,6 +137,8 @@ pub(crate) fn turn(number: u32, user: &str, attempt: Attempt) -> Turn {
         user_shown: shown(user),
         created_ms: i64::from(number) * 1000,
         lanes: vec![Lane { id: LaneId(0), attempts: vec![attempt] }],
+        kept: None,
+        fence: None,
     }
 }
 

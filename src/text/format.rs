@@ -1,7 +1,7 @@
 //! Numbers as people read them: tokens, times, speeds, sizes. Units are always there.
 
 /// A count of tokens: `64`, `1.2k`, `32k`.
-pub(super) fn tokens(count: u32) -> String {
+pub(crate) fn tokens(count: u32) -> String {
     match count {
         0..1_000 => count.to_string(),
         1_000..9_950 => format!("{:.1}k", f64::from(count) / 1000.0),
@@ -11,12 +11,12 @@ pub(super) fn tokens(count: u32) -> String {
 }
 
 /// A size of a context: powers of two read as such, `8k`, `32k`.
-pub(super) fn context(count: u32) -> String {
+pub(crate) fn context(count: u32) -> String {
     if count >= 1024 && count.is_multiple_of(1024) { format!("{}k", count / 1024) } else { tokens(count) }
 }
 
 /// A time given in milliseconds, in seconds: `0.18 s`, `2.1 s`, `24.5 s`, `3 min 20 s`.
-pub(super) fn seconds(ms: f64) -> String {
+pub(crate) fn seconds(ms: f64) -> String {
     let s = ms.max(0.0) / 1000.0;
     if s < 0.995 {
         format!("{s:.2} s")
@@ -29,7 +29,7 @@ pub(super) fn seconds(ms: f64) -> String {
 }
 
 /// A short time given in milliseconds: `0`, `4 ms`, `1.2 s`.
-pub(super) fn millis(ms: f64) -> String {
+pub(crate) fn millis(ms: f64) -> String {
     if ms < 0.5 {
         "0".to_owned()
     } else if ms < 999.5 {
@@ -40,12 +40,21 @@ pub(super) fn millis(ms: f64) -> String {
 }
 
 /// Tokens per second: `131 tok/s`, `14.2 tok/s`.
-pub(super) fn speed(per_s: f64) -> String {
+pub(crate) fn speed(per_s: f64) -> String {
     if per_s < 99.95 { format!("{per_s:.1} tok/s") } else { format!("{per_s:.0} tok/s") }
 }
 
+/// Energy in joules: `0.4 J`, `312 J`, `4.1 kJ`.
+pub(crate) fn energy(joules: f64) -> String {
+    match joules {
+        ..9.95 => format!("{joules:.1} J"),
+        ..999.5 => format!("{joules:.0} J"),
+        _ => format!("{:.1} kJ", joules / 1000.0),
+    }
+}
+
 /// How many weights a model has: `30k`, `2M`, `7B`, `1.5B`.
-pub(super) fn parameters(count: u64) -> String {
+pub(crate) fn parameters(count: u64) -> String {
     let n = float(count);
     let (n, unit) = match count {
         0..950_000 => return format!("{:.0}k", n / 1e3),
@@ -56,7 +65,7 @@ pub(super) fn parameters(count: u64) -> String {
 }
 
 /// A size: `4.7 GiB`, `352 MiB`, `2.0 MiB`.
-pub(super) fn bytes(count: u64) -> String {
+pub(crate) fn bytes(count: u64) -> String {
     let n = float(count);
     let mib = n / f64::from(1 << 20);
     match mib {
@@ -68,7 +77,7 @@ pub(super) fn bytes(count: u64) -> String {
 }
 
 /// One size of another: `18.1 of 43.1 GiB`, `352 MiB of 4.7 GiB`.
-pub(super) fn bytes_of(part: u64, whole: u64) -> String {
+pub(crate) fn bytes_of(part: u64, whole: u64) -> String {
     let is_nothing = part == 0;
     let (part, whole) = (bytes(part), bytes(whole));
     match (part.split_once(' '), whole.split_once(' ')) {
@@ -79,7 +88,7 @@ pub(super) fn bytes_of(part: u64, whole: u64) -> String {
 }
 
 /// A time in seconds, in one unit or two: `40 s`, `4 m`, `1 h 5 m`.
-pub(super) fn short_time(seconds: u64) -> String {
+pub(crate) fn short_time(seconds: u64) -> String {
     match (seconds / 3600, seconds % 3600 / 60) {
         (0, 0) => format!("{seconds} s"),
         (0, minutes) => format!("{minutes} m"),
@@ -89,12 +98,12 @@ pub(super) fn short_time(seconds: u64) -> String {
 }
 
 /// How much of a whole a part is, from 0 to 1; nothing of nothing is 0.
-pub(super) fn share(part: u64, whole: u64) -> f64 {
+pub(crate) fn share(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { (float(part) / float(whole)).clamp(0.0, 1.0) }
 }
 
 /// How many of so many cells a share fills.
-pub(super) fn part(share: f64, cells: usize) -> usize {
+pub(crate) fn part(share: f64, cells: usize) -> usize {
     let cells = u64::try_from(cells).unwrap_or(0);
     usize::try_from(whole(share.clamp(0.0, 1.0) * float(cells)).min(cells)).unwrap_or(0)
 }
@@ -105,12 +114,12 @@ fn float(count: u64) -> f64 {
 }
 
 /// A share of 1 in whole percent.
-pub(super) fn percent(share: f64) -> String {
+pub(crate) fn percent(share: f64) -> String {
     format!("{:.0} %", share.clamp(0.0, 9.99) * 100.0)
 }
 
 /// A bar of ten cells: `▓▓▓▓░░░░░░`.
-pub(super) fn bar(share: f64) -> String {
+pub(crate) fn bar(share: f64) -> String {
     let full = part(share, 10);
     format!("{}{}", "▓".repeat(full), "░".repeat(10 - full))
 }

@@ -1,0 +1,54 @@
+//! Looking at what a route answers, whatever its status: what a server is shows in the shape of its answers.
+
+use super::{Http, HttpError, MAX_BODY, read_body};
+use reqwest::Method;
+use reqwest::header::{CONTENT_ENCODING, SERVER};
+use serde_json::Value;
+use std::time::Duration;
+
+/// What a route answered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::backend) struct Look {
+    /// The HTTP status.
+    pub(in crate::backend) status: u16,
+    /// The `Server` header in lower case; empty when there is none.
+    pub(in crate::backend) server: String,
+    /// The body; empty when it is compressed, too large or broken.
+    pub(in crate::backend) body: Vec<u8>,
+}
+
+impl Look {
+    /// The body as JSON; null when it is none.
+    pub(in crate::backend) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_default()
+    }
+}
+
+impl Http {
+    /// Gets a route and tells what came, within this time. Has no side effects but those of the route.
+    ///
+    /// # Errors
+    /// When there is no connection, or no answer in time. Any answer is none.
+    pub(in crate::backend) async fn look(&self, route: &str, patience: Duration) -> Result<Look, HttpError> {
+        let request = self.request(Method::GET, route)?;
+        let look = async {
+            let response = match request.send().await {
+                Ok(response) => response,
+                Err(error) => return Err(self.unsent(&error).await),
+            };
+            self.learn_family(&response);
+            let header =
+                |name| response.headers().get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
+            let is_plain = header(CONTENT_ENCODING).is_none_or(|coding| coding == "identity");
+            let server = header(SERVER).map(|server| server.to_lowercase()).unwrap_or_default();
+            let status = response.status().as_u16();
+            let body =
+                if is_plain { read_body(response, MAX_BODY).await.unwrap_or_default() } else { Vec::new() };
+            Ok(Look { status, server, body })
+        };
+        match tokio::time::timeout(patience, look).await {
+            Ok(look) => look,
+            Err(_) => Err(self.silent(patience)),
+        }
+    }
+}
