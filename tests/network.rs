@@ -162,11 +162,15 @@ fn say(mut stream: TcpStream) {
     let mut bytes = [0; 8192];
     let count = stream.read(&mut bytes).unwrap_or(0);
     let text = String::from_utf8_lossy(&bytes[..count]).into_owned();
-    if text.starts_with("GET /v1/models") {
-        let body = "{\"data\":[{\"id\":\"small\"}]}";
+    if text.starts_with("GET ") {
+        let (status, body) = if text.starts_with("GET /v1/models") {
+            (200, "{\"data\":[{\"id\":\"small\"}]}")
+        } else {
+            (404, "{\"error\":{\"message\":\"not here\"}}")
+        };
         let _ = write!(
             stream,
-            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+            "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
             body.len()
         );
     } else if text.starts_with("POST") {
