@@ -20,6 +20,7 @@
 //!
 //! - **backend**: something that answers: the engine of this machine, or a server elsewhere.
 //! - **engine**: the process that loads models and runs llama.cpp (`tui engine`).
+//! - **tunnel**: a connection through SSH to a backend that listens nowhere else. **Paired**: known by the **fingerprint** of its key.
 //! - **model**: a file of weights with a tokenizer and a chat template; **resident** when loaded.
 //! - **residency**: which models are resident together. A **pinned** one stays; an idle one may be sent away (**evicted**).
 //!   **Budget**: what models may hold on a device. **Footprint**: what one holds on each. **Verdict**: whether it fits.

@@ -9,6 +9,11 @@
     clippy::panic,
     reason = "a test fails by panicking, helpers included"
 )]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "copies of this program talk to each other, and skipped tests say so"
+)]
 
 #[path = "support/program.rs"]
 mod program;
@@ -157,11 +162,15 @@ fn say(mut stream: TcpStream) {
     let mut bytes = [0; 8192];
     let count = stream.read(&mut bytes).unwrap_or(0);
     let text = String::from_utf8_lossy(&bytes[..count]).into_owned();
-    if text.starts_with("GET /v1/models") {
-        let body = "{\"data\":[{\"id\":\"small\"}]}";
+    if text.starts_with("GET ") {
+        let (status, body) = if text.starts_with("GET /v1/models") {
+            (200, "{\"data\":[{\"id\":\"small\"}]}")
+        } else {
+            (404, "{\"error\":{\"message\":\"not here\"}}")
+        };
         let _ = write!(
             stream,
-            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+            "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
             body.len()
         );
     } else if text.starts_with("POST") {

@@ -2,6 +2,8 @@
 #![cfg(feature = "local")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a helper that fails fails its test")]
 
+#[path = "support/pty.rs"]
+mod pty;
 #[path = "support/serve.rs"]
 mod support;
 

@@ -9,21 +9,21 @@
     reason = "a test fails by panicking, helpers included"
 )]
 
-#[path = "support/program.rs"]
-mod program;
 #[path = "support/pty.rs"]
 mod pty;
 #[path = "support/scripted.rs"]
 #[allow(dead_code, reason = "not every test uses all of it")]
 mod scripted;
+#[path = "support/serve.rs"]
+mod serve;
 #[path = "support/sshd.rs"]
 mod sshd;
 
 use pretty_assertions::assert_eq;
-use program::{DEADLINE, wait_until};
 use pty::{Home, Program, Pty};
 use scripted::{Script, Server};
 use serde_json::Value;
+use serve::{DEADLINE, wait_until};
 use sshd::{Sshd, has};
 use std::io::Read;
 use std::os::unix::net::UnixStream;
@@ -256,6 +256,61 @@ fn an_engine_that_dies_there_is_started_again() {
     pty.send("What is the capital of Germany?\r");
     pty.wait_for_text("The capital of Germany is Berlin.");
     assert_ne!(engine(&sshd), Some(first));
+}
+
+#[test]
+fn a_connection_that_fell_silent_is_replaced_before_it_is_used() {
+    let Some(sshd) = Sshd::start() else { return };
+    let server = Server::start([Script::answer(&["First."]), Script::answer(&["Second."])]);
+    behind(&sshd, &server, "far");
+    let pty = interface(&sshd, "box");
+    pty.send("One\r");
+    pty.wait_for_text("First.");
+    // The connection is as after a night's sleep: there, and dead. The server takes new ones.
+    let connections = sshd.processes().split_off(1);
+    let signal = |name: &str| {
+        for pid in &connections {
+            let _ = std::process::Command::new("kill").args([name, &pid.to_string()]).status();
+        }
+    };
+    signal("-STOP");
+    let since = std::time::Instant::now();
+    wait_until("nothing was heard for long", || since.elapsed() > std::time::Duration::from_secs(9));
+    let logins = sshd.logins();
+    pty.send("Two\r");
+    pty.wait_for_text("Second.");
+    assert_eq!(sshd.logins(), logins + 1);
+    assert_eq!(server.requests().len(), 2, "the question was sent once");
+    signal("-CONT");
+}
+
+#[test]
+fn a_paired_server_behind_a_host_shows_the_same_key() {
+    let Some(sshd) = Sshd::start() else { return };
+    let server = serve::Server::start_in(tempfile::tempdir().unwrap(), &["--pair"], "", None);
+    let mut line = String::new();
+    wait_until("it prints its line", || {
+        let told = server.told();
+        line = told.lines().find(|line| line.contains("duet://")).unwrap_or_default().trim().to_owned();
+        !line.is_empty()
+    });
+    let url = format!("https://{}", server.address);
+    sshd.configure(&format!("[[backend]]\nname = \"mac\"\nurl = \"{url}\"\nssh = \"far\"\n"));
+    let (code, _, err) = sshd.run_tui(&["backends", "pair", &line, "mac"]);
+    assert!(code == 0 && err.contains("it answers: Duet"), "{code} {err}");
+    let ask = || sshd.run_tui(&["-p", "Hello", "--on", "mac", "-m", "builtin", "--no-save"]);
+    let (code, out, err) = ask();
+    assert_eq!((code, out.as_str()), (0, "Hello! How can I help you today?\n"), "{err}");
+    let file = sshd.path("near/config/config.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(text.contains("ssh = \"far\"") && text.contains(&url), "{text}");
+    let pin = format!("fingerprint = \"{}\"", duet::config::fingerprint::Fingerprint([7; 32]));
+    let lines = text.lines().map(|line| if line.starts_with("fingerprint") { pin.as_str() } else { line });
+    std::fs::write(&file, lines.collect::<Vec<_>>().join("\n")).unwrap();
+    let (code, out, err) = ask();
+    assert_eq!((code, out.as_str()), (3, ""));
+    assert!(err.contains("mac: certificate changed") && err.contains("nothing was sent"), "{err}");
+    assert_eq!(sshd.left_over(), Vec::<String>::new());
 }
 
 #[test]

@@ -104,6 +104,10 @@ impl Backend {
                 return false;
             }
         }
+        // Why there is none is told by what is asked next.
+        if let Some(ms) = self.measure().await {
+            seen.ok("connect", format!("{} in {ms:.1} ms", self.place()));
+        }
         true
     }
 

@@ -249,7 +249,7 @@ pub(super) fn refusal(
     let message = match kind {
         GenErrorKind::Auth => {
             format!(
-                "{backend} refuses the key ({status}): {says}\nset `token_env` of backend {backend} to a variable that holds its key"
+                "{backend} refuses the key ({status}): {says}\ncorrect it (`token_env` or `token_file` of backend {backend}), or pair again: `tui backends pair {backend}`"
             )
         }
         GenErrorKind::ContextFull => match (body.prompt_tokens, body.context) {
@@ -269,6 +269,9 @@ pub(super) fn refusal(
                 "{backend} has no chat at its address (404): {says}\ncheck `url` of backend {backend}"
             ),
             413 => format!("{backend} finds the request too large (413): {says}\nshorten the question"),
+            421 => format!(
+                "{backend} does not go by the name in its address (421)\nadd that to [serve] names there, or use an address it listens on"
+            ),
             429 => format!("{backend} is busy (429): {says}\ntry again in a moment"),
             503 => format!("{backend} is not ready (503): {says}\ntry again in a moment"),
             500..=599 => format!("{backend} failed ({status}): {says}\nlook at the log of that server"),

@@ -361,18 +361,18 @@ impl Http {
         }
     }
 
-    /// Sends a request and waits for the headers, at most this long. The answer's status is a good one.
+    /// Sends a request and waits for the headers, at most this long once the way is open. Any status will do. The only door:
+    /// what goes past it has no tunnel, no addresses and no key of the keyring.
     ///
     /// # Errors
-    /// When there is no connection, no answer, or a refusal (`model` is named in it).
-    pub(super) async fn send(
+    /// When there is no connection, no key, or no answer.
+    pub(super) async fn answered(
         &self,
         mut request: RequestBuilder,
         patience: Duration,
-        model: Option<&str>,
     ) -> Result<Response, HttpError> {
         self.open().await?;
-        let key = self.key.from_keyring(&self.backend).await;
+        let key = self.key.keyring_header(&self.backend).await;
         if let Some(key) = key.map_err(|error| HttpError { error, reach: Reach::Nobody })? {
             request = request.header(AUTHORIZATION, key);
         }
@@ -401,6 +401,20 @@ impl Http {
             self.key.forget();
         }
         self.learn_family(&response);
+        Ok(response)
+    }
+
+    /// Sends a request and waits for the headers, at most this long. The answer's status is a good one.
+    ///
+    /// # Errors
+    /// When there is no connection, no answer, or a refusal (`model` is named in it).
+    pub(super) async fn send(
+        &self,
+        request: RequestBuilder,
+        patience: Duration,
+        model: Option<&str>,
+    ) -> Result<Response, HttpError> {
+        let response = self.answered(request, patience).await?;
         let status = response.status();
         let refused = |error| HttpError { error, reach: Reach::Answered { status: status.as_u16() } };
         if status.is_redirection() {
@@ -423,7 +437,10 @@ impl Http {
                 Err(_) => Vec::new(),
             };
             let body = ErrorBody::from_bytes(&body);
-            let error = fault::refusal(&self.backend, model, status.as_u16(), &body, self.origin());
+            // What guards `tui serve` says as little as it can, so that the words are ours.
+            let is_guard = matches!(status.as_u16(), 401 | 403 | 421);
+            let origin = if is_guard { Origin::Foreign } else { self.origin() };
+            let error = fault::refusal(&self.backend, model, status.as_u16(), &body, origin);
             return Err(refused(error));
         }
         if let Some(coding) = response.headers().get(CONTENT_ENCODING).filter(|c| *c != "identity") {

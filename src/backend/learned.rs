@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 const MAX_FILE: u64 = 256 * 1024;
 /// Wakes that are remembered.
@@ -18,6 +19,8 @@ const WAKES: usize = 5;
 pub(super) struct Learned {
     file: PathBuf,
     backend: String,
+    /// As read or written last: it is asked for more often than it changes.
+    kept: Arc<Mutex<Option<Entry>>>,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -38,9 +41,9 @@ struct Entry {
 }
 
 impl Learned {
-    /// What is known of this backend, in the data folder. No IO.
+    /// What is known of this backend, in the data folder. No IO; the file is read when it is first asked for.
     pub(super) fn of(data: &Path, backend: &str) -> Self {
-        Self { file: data.join("learned.json"), backend: backend.to_owned() }
+        Self { file: data.join("learned.json"), backend: backend.to_owned(), kept: Arc::default() }
     }
 
     /// The median time its last wakes took, in milliseconds.
@@ -79,7 +82,8 @@ impl Learned {
     }
 
     fn entry(&self) -> Entry {
-        self.all().backends.remove(&self.backend).unwrap_or_default()
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.get_or_insert_with(|| self.all().backends.remove(&self.backend).unwrap_or_default()).clone()
     }
 
     fn all(&self) -> All {
@@ -104,7 +108,9 @@ impl Learned {
         flock(&lock, FlockOperation::LockExclusive)?;
         let mut all = self.all();
         all.version = 1;
-        change(all.backends.entry(self.backend.clone()).or_default());
+        let entry = all.backends.entry(self.backend.clone()).or_default();
+        change(entry);
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(entry.clone());
         all.backends.retain(|_, entry| *entry != Entry::default());
         replace_file(&self.file, &serde_json::to_vec_pretty(&all)?)
     }
@@ -132,8 +138,9 @@ mod tests {
         mac.forget();
         assert_eq!((mac.wake_ms(), nas.socket().is_some()), (None, true));
         std::fs::write(data.join("learned.json"), "{").expect("written");
-        assert_eq!(nas.socket(), None, "a damaged file is as none");
-        nas.add_wake(5);
-        assert_eq!(nas.wake_ms(), Some(5.0));
+        let again = Learned::of(&data, "nas");
+        assert_eq!(again.socket(), None, "a damaged file is as none");
+        again.add_wake(5);
+        assert_eq!((again.wake_ms(), Learned::of(&data, "nas").wake_ms()), (Some(5.0), Some(5.0)));
     }
 }

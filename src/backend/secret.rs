@@ -123,7 +123,7 @@ impl Key {
     ///
     /// # Errors
     /// When it is not there, or no keyring answers.
-    pub(super) async fn from_keyring(&self, backend: &str) -> Result<Option<HeaderValue>, GenError> {
+    pub(super) async fn keyring_header(&self, backend: &str) -> Result<Option<HeaderValue>, GenError> {
         let Self::Keyring(kept) = self else { return Ok(None) };
         if let Some(header) = kept.lock().unwrap_or_else(PoisonError::into_inner).clone() {
             return Ok(Some(header));

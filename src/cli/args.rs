@@ -18,7 +18,8 @@ Examples:
   git diff | tui \"Write a commit message\"      stdin is added to the question
   tui -f src/main.rs --prompt review \"Anything wrong?\"
   tui -m ~/models/qwen.gguf \"Hello\"            a model file
-  tui --on mac -m llama3.3-70b \"Hello\"         a model on another machine
+  tui backends add mac ssh://studio.local      another machine, over SSH
+  tui --on mac -m llama3.3-70b \"Hello\"         a model on it
   tui -c \"And in Rust?\"                        go on with the last conversation
   tui \"List three colours\" --json | jq -r '.answers[0].text'
 

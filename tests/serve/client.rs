@@ -1,6 +1,7 @@
 //! Our own client over TLS: pairing, asking, and what happens when somebody else answers in the server's place.
 
-use crate::support::{Server, command, serve, wait_until};
+use crate::pty::{Home, Program, Pty};
+use crate::support::{DEADLINE, Server, command, serve, wait_until};
 use serde_json::Value;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -171,6 +172,10 @@ fn a_bare_address_shows_its_key_first() {
     let shown = server.told().split("SHA256:").nth(1).unwrap().lines().next().unwrap().to_owned();
     assert!(err.contains(&shown) && config(dir).contains(&shown), "{err}");
     assert!(err.contains("it can't be used yet") && err.contains("(401)"), "it has no token: {err}");
+    // A host and port alone are looked at: here is one to pair with.
+    let place = format!("localhost:{}", server.address.port());
+    let (code, _, err) = tui(dir, &["backends", "add", "other", &place]);
+    assert!(code == 3 && err.contains(&format!("`tui backends pair {url} other`")), "{code} {err}");
     let plain = Server::start();
     let url = format!("http://{}", plain.address);
     let (code, _, err) = tui(dir, &["backends", "pair", &url]);
@@ -178,4 +183,58 @@ fn a_bare_address_shows_its_key_first() {
     // TLS is asked for where there is none.
     let (code, _, err) = tui(dir, &["backends", "pair", &url.replace("http:", "https:"), "x", "--yes"]);
     assert!(code != 0 && err.contains("does not speak TLS"), "{code} {err}");
+}
+
+/// The client in a terminal, with somebody who types.
+fn in_a_terminal(dir: &Path, arguments: &[&str]) -> Pty {
+    let mut program = Program::new(env!("CARGO_BIN_EXE_tui"), &Home::new()).args(arguments.iter().copied());
+    program = program.size(120, 30).env("HOME", dir.to_str().unwrap());
+    for (name, folder) in [("CONFIG", "config"), ("DATA", "data"), ("CACHE", "cache"), ("RUNTIME", "run")] {
+        program = program.env(&format!("DUET_{name}_DIR"), dir.join(folder).to_str().unwrap());
+    }
+    program.start()
+}
+
+#[test]
+fn a_person_compares_the_key_once() {
+    let server = Server::start_in(tempfile::tempdir().unwrap(), &["--pair"], "", None);
+    let url = format!("https://localhost:{}", server.address.port());
+    let line = line(&server);
+    let key = line.split("key=").nth(1).unwrap().split('&').next().unwrap().to_owned();
+    let code = line.split("code=").nth(1).unwrap().to_owned();
+    let client = tempfile::tempdir().unwrap();
+    let dir = client.path();
+    let mut pty = in_a_terminal(dir, &["backends", "pair", &url, "mac"]);
+    pty.wait_for_text(&key);
+    pty.wait_for_text("is that the key `tui serve` prints there? [y/N]");
+    pty.send("no\r");
+    assert_eq!(pty.wait_for_end(DEADLINE), Ok(3));
+    assert_eq!(config(dir), "", "nothing is kept");
+
+    let mut pty = in_a_terminal(dir, &["backends", "pair", &url, "mac"]);
+    pty.wait_for_text("[y/N]");
+    pty.send("y\r");
+    pty.wait_for_text("one-time code");
+    pty.send(format!("{code}\r"));
+    assert_eq!(pty.wait_for_end(DEADLINE), Ok(0));
+    assert!(pty.received().text().contains("it answers: Duet"), "{}", pty.received().text());
+    let (code, out, err) = ask(dir, "mac");
+    assert_eq!((code, out.as_str()), (0, "Hello! How can I help you today?\n"), "{err}");
+    // Paired again, with the same key: nothing has to be compared.
+    let mut pty = in_a_terminal(dir, &["backends", "pair", "mac"]);
+    assert_eq!(pty.wait_for_end(DEADLINE), Ok(0));
+    assert!(pty.received().text().contains("still has the key"), "{}", pty.received().text());
+}
+
+#[test]
+fn a_key_is_typed_unseen() {
+    let client = tempfile::tempdir().unwrap();
+    let dir = client.path();
+    let mut pty = in_a_terminal(dir, &["backends", "add", "box", "http://127.0.0.1:1", "--key"]);
+    pty.wait_for_text("key of box:");
+    pty.send("canary\r");
+    assert_eq!(pty.wait_for_end(DEADLINE), Ok(0));
+    assert_eq!(std::fs::read_to_string(dir.join("data/keys/box")).unwrap(), "canary\n");
+    assert!(!pty.received().text().contains("canary"), "{}", pty.received().text());
+    pty.assert_restored();
 }

@@ -6,9 +6,10 @@
     clippy::panic,
     reason = "a helper that fails fails its test"
 )]
+#![allow(clippy::print_stderr, reason = "skipped tests say so")]
 #![allow(dead_code, reason = "not every test uses all of it")]
 
-use super::program::wait_until;
+use super::serve::wait_until;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
@@ -116,6 +117,13 @@ impl Sshd {
         fs::set_permissions(at("near/bin/ssh"), fs::Permissions::from_mode(0o755)).unwrap();
         let mut sshd = Self { dir, program, port, child: None, log: Arc::default() };
         sshd.run();
+        // An account may be locked, or have no shell: nothing that is tested here.
+        let output = sshd.ssh(&["-o", "BatchMode=yes", "far", "true"]).output().unwrap();
+        if lines.is_empty() && !output.status.success() {
+            eprintln!("skipped: this user can't log in over SSH: {}", sshd.log());
+            return None;
+        }
+        sshd.log.lock().unwrap().clear();
         Some(sshd)
     }
 

@@ -31,23 +31,17 @@ impl Http {
     /// When there is no connection, or no answer in time. Any answer is none.
     pub(in crate::backend) async fn look(&self, route: &str, patience: Duration) -> Result<Look, HttpError> {
         let request = self.request(Method::GET, route)?;
-        let look = async {
-            let response = match request.send().await {
-                Ok(response) => response,
-                Err(error) => return Err(self.unsent(&error).await),
-            };
-            self.learn_family(&response);
-            let header =
-                |name| response.headers().get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
-            let is_plain = header(CONTENT_ENCODING).is_none_or(|coding| coding == "identity");
-            let server = header(SERVER).map(|server| server.to_lowercase()).unwrap_or_default();
-            let status = response.status().as_u16();
-            let body =
-                if is_plain { read_body(response, MAX_BODY).await.unwrap_or_default() } else { Vec::new() };
-            Ok(Look { status, server, body })
-        };
-        match tokio::time::timeout(patience, look).await {
-            Ok(look) => look,
+        let response = self.answered(request, patience).await?;
+        let header =
+            |name| response.headers().get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
+        let is_plain = header(CONTENT_ENCODING).is_none_or(|coding| coding == "identity");
+        let server = header(SERVER).map(|server| server.to_lowercase()).unwrap_or_default();
+        let status = response.status().as_u16();
+        if !is_plain {
+            return Ok(Look { status, server, body: Vec::new() });
+        }
+        match tokio::time::timeout(patience, read_body(response, MAX_BODY)).await {
+            Ok(body) => Ok(Look { status, server, body: body.unwrap_or_default() }),
             Err(_) => Err(self.silent(patience)),
         }
     }

@@ -38,7 +38,7 @@ pub(super) fn ended(shared: &Shared, stderr: &str, code: Option<i32>) -> GenErro
         return if said.contains("subcommand") {
             error(
                 GenErrorKind::Refused,
-                "the `tui` there is of another version".to_owned(),
+                "the `tui` there is of another version, or has no engine".to_owned(),
                 format!("install {} on both machines", crate::VERSION),
             )
         } else {
