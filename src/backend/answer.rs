@@ -3,7 +3,9 @@
 //! A request is sent once. It is sent a second time only when the first was seen by nobody who could answer it: by a
 //! server that still loaded its model, or by one of another kind than it was taken for.
 
+mod able;
 mod aside;
+mod body;
 mod patience;
 
 use super::decode::{Decoder, Sent, StreamEnd};
@@ -12,11 +14,13 @@ use super::engine::{absolute_model, wall_ms};
 use super::fault::{self, ErrorBody};
 use super::http::{BodyKind, HttpError, Reach, why};
 use super::ndjson::LineDecoder;
-use super::sse::{MAX_EVENT, SseDecoder, SseItem, TooLarge};
+use super::sse::{MAX_EVENT, SseDecoder};
 use super::{GenStream, Inner, ollama, openai};
-use crate::chat::{GenError, GenErrorKind, GenEvent, GenRequest, Role};
-use crate::config::{BackendKind, Continues};
+use crate::chat::{GenError, GenErrorKind, GenEvent, GenRequest};
+use crate::config::BackendKind;
+use able::why_not;
 use aside::Aside;
+use body::{Body, Framing};
 use reqwest::{Method, Response};
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -44,29 +48,6 @@ pub(super) fn stream(inner: Arc<Inner>, request: GenRequest) -> GenStream {
         let event = answer.next().await?;
         Some((event, answer))
     }))
-}
-
-/// Why a server of this kind can't be asked this; none when it can.
-pub(super) fn why_not(backend: &str, kind: BackendKind, request: &GenRequest) -> Option<GenError> {
-    let able = kind.abilities();
-    let what = |why: &str, next: &str| {
-        let message = format!("{backend} is {}: {why}\n{next}", kind.words());
-        Some(GenError::new(GenErrorKind::Refused, message))
-    };
-    if request.max_tokens == Some(0) && !able.warms {
-        return what("it can't prefill a prompt without answering it", "send the question");
-    }
-    if request.schema.is_some() && !able.schemas {
-        return what("it would take no notice of a schema", "choose another backend");
-    }
-    let goes_on = request.messages.last().is_some_and(|last| last.role == Role::Assistant);
-    match kind.why_not_continue() {
-        Some(why) if goes_on && able.continues == Continues::No => what(
-            &format!("an answer can't be continued there: {why}"),
-            "retry it, or continue it on another backend",
-        ),
-        _ => None,
-    }
 }
 
 struct Answer {
@@ -115,20 +96,6 @@ struct Waiting {
     refusal: GenError,
     /// Whether it was seen to load.
     has_loaded: bool,
-}
-
-struct Body {
-    response: Response,
-    framing: Framing,
-    decoder: Decoder,
-    patience: Patience,
-    began_ms: u64,
-}
-
-/// How a stream is cut into events.
-enum Framing {
-    Events(SseDecoder),
-    Lines { lines: LineDecoder, was_cold: bool },
 }
 
 impl Answer {
@@ -438,49 +405,5 @@ const fn names_what_answers(kind: BackendKind) -> bool {
         | BackendKind::Vllm
         | BackendKind::TensorrtLlm
         | BackendKind::Openai => true,
-    }
-}
-
-impl Body {
-    fn push(&mut self, bytes: &[u8], out: &mut Vec<GenEvent>) -> Result<(), TooLarge> {
-        match &mut self.framing {
-            Framing::Events(sse) => {
-                let mut items = Vec::new();
-                let pushed = sse.push(bytes, &mut items);
-                self.events(items, out);
-                pushed
-            }
-            Framing::Lines { lines, was_cold } => {
-                let (mut found, was_cold) = (Vec::new(), *was_cold);
-                let pushed = lines.push(bytes, &mut found);
-                found.iter().for_each(|line| self.decoder.line(line, was_cold, out));
-                pushed
-            }
-        }
-    }
-
-    /// The stream has ended.
-    fn finish(&mut self, out: &mut Vec<GenEvent>) {
-        match &mut self.framing {
-            Framing::Events(sse) => {
-                let mut items = Vec::new();
-                sse.finish(&mut items);
-                self.events(items, out);
-            }
-            Framing::Lines { lines, was_cold } => {
-                let (mut found, was_cold) = (Vec::new(), *was_cold);
-                lines.finish(&mut found);
-                found.iter().for_each(|line| self.decoder.line(line, was_cold, out));
-            }
-        }
-    }
-
-    fn events(&mut self, items: Vec<SseItem>, out: &mut Vec<GenEvent>) {
-        for item in items {
-            match item {
-                SseItem::Event { name, data } => self.decoder.event(&name, &data, out),
-                SseItem::Comment(text) => self.decoder.comment(&text, out),
-            }
-        }
     }
 }

@@ -1,8 +1,8 @@
 //! Lists of models, as servers give them, to [`Listing`]s. Pure and lenient: only the id is needed.
 
 use super::kept::residency;
-use crate::chat::{Listing, ModelCard, ModelState, Residency};
-use serde_json::Value;
+use crate::chat::{KeepAlive, Listing, ModelCard, ModelState, Residency};
+use serde_json::{Value, json};
 use std::collections::HashSet;
 
 /// Models that are kept of one list.
@@ -72,6 +72,30 @@ fn entry(item: &Value) -> Option<Entry> {
     let residency = residency(&card.id, item);
     let path = text(ours("path")).or_else(|| text(item.get("path")));
     Some(Entry { card, path, residency, embeds: embeds(item) })
+}
+
+/// An entry in the shape an engine of ours lists its models in, whatever the server's own list looks like.
+pub(super) fn as_ours(entry: &Entry) -> Value {
+    let Entry { card, residency, embeds, .. } = entry;
+    let kept = residency.clone().unwrap_or_default();
+    let is_loaded = card.state == ModelState::Loaded;
+    let status = match &card.state {
+        ModelState::Loaded => json!({ "value": "loaded" }),
+        ModelState::Loading { fraction } => json!({ "value": "loading", "progress": { "value": fraction } }),
+        ModelState::Unloaded => json!({ "value": "unloaded" }),
+        ModelState::Failed { reason } => json!({ "value": "unloaded", "failed": true, "error": reason }),
+        ModelState::Unknown => json!({ "value": "unknown" }),
+    };
+    json!({
+        "id": card.id, "object": "model", "status": status, "hosted_by": card.hosted_by,
+        "architecture": { "output_modalities": [if *embeds { "embeddings" } else { "text" }] },
+        "meta": { "n_params": card.parameters, "size": card.bytes, "n_ctx_train": card.context },
+        "duet": {
+            "quantisation": card.quantisation, "context": card.context.filter(|_| is_loaded), "need": kept.memory(),
+            "expires_s": kept.expires_s, "keep_alive": kept.keep_alive.and_then(KeepAlive::seconds),
+            "kv_bytes_per_token": card.kv_bytes_per_token, "active_parameters": card.active_parameters,
+        },
+    })
 }
 
 /// How weights are packed, in the short form: `q4_k_m` for `Q4_K - Medium`, `Q4_K_M` and the like.
@@ -165,7 +189,6 @@ fn failed(status: &Value) -> ModelState {
 mod tests {
     use super::*;
     use pretty_assertions::assert_eq;
-    use serde_json::json;
 
     fn cards(list: &Value) -> Vec<ModelCard> {
         listing(entries(list).unwrap_or_default()).cards
@@ -230,6 +253,31 @@ mod tests {
         assert_eq!(cards(&vllm), [ModelCard { context: Some(4096), ..bare("a", ModelState::Unknown) }]);
         let router = json!({"data": [{"id": "a", "status": {"value": "loading", "progress": {"stages": [], "value": 0.25}}}]});
         assert_eq!(cards(&router), [bare("a", ModelState::Loading { fraction: 0.25 })]);
+    }
+
+    #[test]
+    fn what_is_told_in_our_shape_is_read_back() {
+        let card = ModelCard {
+            parameters: Some(8_000_000_000),
+            bytes: Some(5_000_000_000),
+            quantisation: Some("q4_k_m".to_owned()),
+            context: Some(4096),
+            ..bare("a", ModelState::Loaded)
+        };
+        let residency = Residency {
+            id: "a".to_owned(),
+            expires_s: Some(60.0),
+            need: Some(6_000_000_000),
+            context: Some(4096),
+            ..Residency::default()
+        };
+        let entry = Entry { card, path: None, residency: Some(residency), embeds: false };
+        let mut read = entries(&json!({ "data": [as_ours(&entry)] })).expect("a list");
+        assert_eq!(read.remove(0).card, entry.card);
+        let failed =
+            Entry { card: bare("b", ModelState::Failed { reason: "cut".into() }), residency: None, ..entry };
+        let item = as_ours(&failed);
+        assert_eq!((&item["status"]["failed"], &item["status"]["error"]), (&json!(true), &json!("cut")));
     }
 
     #[test]

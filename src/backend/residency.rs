@@ -1,8 +1,9 @@
 //! Loading and unloading models as the command line asks for it.
 
-use super::catalogue::Entry;
+use super::catalogue::{Entry, as_ours};
 use super::{Backend, LoadReason, models};
 use crate::chat::{GenError, ModelState};
+use crate::config::BackendKind;
 use serde_json::Value;
 
 /// How a model is to be loaded. What is left out stays as it is configured, or as it was asked for last.
@@ -17,13 +18,18 @@ pub struct LoadWish {
 }
 
 impl Backend {
-    /// The list of models as the server gives it: an array. The engine is started first when it isn't running.
+    /// The list of models, in the shape an engine of ours gives it: what one says of itself, and what others tell put
+    /// into the same words. The engine is started first when it isn't running.
     ///
     /// # Errors
     /// When it can't be reached, refuses, or answers nonsense.
     pub async fn model_list(&self) -> Result<Vec<Value>, GenError> {
         self.ready().await?;
-        Ok(models::raw_list(&self.inner.http).await?)
+        let inner = &self.inner;
+        if inner.known.find(&inner.http).await?.kind == BackendKind::Duet {
+            return Ok(models::raw_list(&inner.http).await?);
+        }
+        Ok(models::of_dialect(inner).await?.iter().map(as_ours).collect())
     }
 
     /// Loads a model as wished and returns its id when it is resident. `progress` is told of it meanwhile: the part

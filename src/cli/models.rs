@@ -277,7 +277,9 @@ fn row(model: &Value) -> [String; 7] {
     };
     let embeds = model["architecture"]["output_modalities"] == serde_json::json!(["embeddings"]);
     let is_pinned = duet["pinned"] == true && mark != "●";
+    let host = model["hosted_by"].as_str().map(|host| format!("runs at {}", shown_line(host, 48)));
     let parts = [
+        host,
         embeds.then(|| "embeddings".to_owned()),
         Some(state).filter(|state| !state.is_empty()),
         is_pinned.then(|| "pinned".to_owned()),
@@ -336,7 +338,7 @@ mod tests {
                 "meta": {"n_params": 30_000}, "duet": {"need": 3 << 20, "pinned": true, "verdict": {"fit": "fits"}}}),
             json!({"id": "huge", "status": {"value": "unloaded"}, "duet": {"need": 40_u64 << 30,
                 "verdict": {"fit": "does_not_fit", "say": "does not fit: 40.0 GiB are needed"}}}),
-            json!({"id": "elsewhere"}),
+            json!({"id": "elsewhere", "hosted_by": "https://ollama.com"}),
             json!(5),
         ];
         insta::assert_snapshot!(table(&models, 80), @"
@@ -352,7 +354,7 @@ mod tests {
              embeddings, fits, needs 3.0 MiB, pinned
         ○  huge                                          does not fit, needs 40.0 GiB
              does not fit: 40.0 GiB are needed
-        ○  elsewhere
+        ○  elsewhere                                     runs at https://ollama.com
         ○
         ");
         let busy = json!({"need": 1 << 20, "running": 2, "queued": 1, "expires_s": 1800.0, "pinned": false});

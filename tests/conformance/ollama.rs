@@ -97,7 +97,11 @@ async fn the_list_tells_what_leaves_the_house() {
     assert_eq!(listing.cards[1].hosted_by.as_deref(), Some("https://ollama.com:443"));
     let kept = &listing.residency[0];
     assert_eq!((kept.context, kept.keep_alive), (Some(8192), Some(KeepAlive::ForEver)));
-    backend.listing().await.expect("a list");
+    let ours = backend.model_list().await.expect("a list");
+    assert_eq!(
+        (&ours[0]["status"]["value"], &ours[1]["hosted_by"]),
+        (&json!("loaded"), &json!("https://ollama.com:443"))
+    );
     assert_eq!(server.recorder.sent("POST /api/show").len(), 1, "asked once for what does not change");
     assert_eq!(server.loads(), 0, "looking loads nothing");
 }
