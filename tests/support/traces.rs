@@ -897,12 +897,11 @@ impl Line {
 }
 
 /// The table as Markdown: seconds, and how much longer than the best in percent.
-pub(crate) fn markdown() -> String {
-    let lines = table();
+pub(crate) fn markdown(lines: &[Line]) -> String {
     let names = lines[0].days.map(|(name, _)| name);
     let mut text =
         format!("| trace | best | {} |\n|---|---:|{}\n", names.join(" | "), "---:|".repeat(names.len()));
-    for line in &lines {
+    for line in lines {
         let cell = |(_, day): &(&str, Day)| format!("{:.0} s, +{:.1} %", day.total, line.regret(day));
         let cells: Vec<String> = line.days.iter().map(cell).collect();
         text.push_str(&format!("| {} | {:.0} s | {} |\n", line.trace, line.oracle, cells.join(" | ")));
