@@ -75,6 +75,8 @@ bench: setup-bench release peers
 	cargo bench --locked --bench interface > $(FIGURES)/interface.txt || status=1; \
 	cat $(FIGURES)/interface.txt; \
 	{ echo '```text'; cat $(FIGURES)/interface.txt; echo '```'; } > $(FIGURES)/interface.md; \
+	cargo bench --locked --bench router > $(FIGURES)/router.md || status=1; \
+	cat $(FIGURES)/router.md; \
 	exit $$status
 
 termbench: setup-bench release $(VENV)/ready

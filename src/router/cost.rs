@@ -14,6 +14,10 @@
 //! - `finish`: done;
 //! - `saver`: 1 s for every 100 J, and a tenth of `balanced`, so that of two that take as much the quicker one wins.
 //!
+//! Where turns are expected to follow, what is paid once, the load and the prefill, is spread over all of them (but for
+//! `snappy`, which wants this text now), and each is counted its question more to prefill: else a machine that is
+//! slower for the whole conversation would be taken because it starts sooner.
+//!
 //! Penalties are milliseconds too, so that they add and can be shown.
 
 use super::candidates::Candidate;
@@ -49,6 +53,9 @@ const VARIANT_MS: f64 = 2_000.0;
 const MISSED_S: f64 = 600.0;
 /// Watts of a machine nobody knows.
 const WATTS: f64 = 150.0;
+/// Turns that are counted on to follow, at most, and new tokens each of them has.
+const MOST_FOLLOW_UPS: f64 = 10.0;
+const USUAL_QUESTION: f64 = 150.0;
 /// Context a model is loaded with when nothing says more, in tokens.
 const USUAL_CONTEXT: u32 = 8192;
 
@@ -177,15 +184,20 @@ pub(super) fn predict(candidate: &Candidate<'_>, facts: &Facts) -> Option<Predic
     let penalties = penalties(candidate, facts);
     let stall_ms = (writing_ms - tokens / READING * 1000.0).max(0.0);
     let balanced = answer_ms + stall_ms + 0.15 * writing_ms;
+    // Of what is paid once, the share this turn has to bear.
+    let turns = 1.0 + sane(facts.turn.follow_ups).unwrap_or(0.0).min(MOST_FOLLOW_UPS);
+    let question = facts.turn.follow_up_tokens.map_or(USUAL_QUESTION, f64::from);
+    let later_ms = (turns - 1.0) * question / prefill_speed * 1000.0;
+    let spread_ms = (load_ms + prefill_ms + later_ms) / turns - load_ms - prefill_ms;
     let score = match facts.rules.policy {
         Policy::Snappy => answer_ms,
-        Policy::Finish => total_ms,
-        Policy::Balanced | Policy::Quiet => balanced,
+        Policy::Finish => total_ms + spread_ms,
+        Policy::Balanced | Policy::Quiet => balanced + spread_ms,
         Policy::Saver => {
             let watts = sane(backend.watts).or_else(|| Some(machine(backend)?.watts)).unwrap_or(WATTS);
             let busy_ms = load_ms + total_ms - first_ms + prefill_ms;
             // 100 J count as a second.
-            busy_ms * watts / 100.0 + 0.1 * balanced
+            (busy_ms + spread_ms) * watts / 100.0 + 0.1 * (balanced + spread_ms)
         }
     };
     let score_ms = score + penalties.total_ms();

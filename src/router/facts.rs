@@ -44,6 +44,11 @@ pub struct TurnFacts {
     pub expected_tokens: Option<u32>,
     /// Tokens of thinking before it. None: nothing to judge by.
     pub expected_thinking: Option<u32>,
+    /// Turns that will probably follow in this conversation: what is loaded and prefilled now serves those too. None: as if
+    /// none did, which is right for a single question.
+    pub follow_ups: Option<f64>,
+    /// New tokens each of those will probably bring. None: as a short question.
+    pub follow_up_tokens: Option<u32>,
     /// Files among what is sent that the privacy fence keeps here, as they were named. Empty: none.
     pub fenced: Vec<String>,
     /// Whether the person lifted the fence for this turn.

@@ -19,8 +19,12 @@ const TRUSTED_AFTER: u32 = 3;
 const LEAST_PREFILL: u32 = 64;
 /// Tokens of an answer from which decode is measured.
 const LEAST_DECODE: u32 = 8;
-/// Answers the expected length is taken from.
+/// Answers of a conversation the expected length is taken from.
 const RECENT_ANSWERS: usize = 8;
+/// Conversations the number of further turns is taken from.
+const RECENT_CONVERSATIONS: usize = 100;
+/// Answers of a model, and questions, their length is taken from.
+const RECENT_OF_ALL: usize = 50;
 /// Tokens an answer has when nothing is known.
 pub const USUAL_ANSWER: u32 = 300;
 /// Tokens a model thinks, when it does and nothing is known.
@@ -206,17 +210,44 @@ fn nearest(values: &[Smooth; 4], bucket: Bucket) -> Option<Speed> {
     Some(Speed { tokens_per_s: value.value, samples: value.samples })
 }
 
-/// Tokens the next answer will probably have: the median of the last answers of this conversation, else of the model,
-/// else [`USUAL_ANSWER`]. Both with the newest last.
+/// Tokens the next answer will probably have: the median of the last answers of this conversation, else the mean of the last ones of
+/// the model (the time an answer takes grows with its length, so that the few long ones count), else [`USUAL_ANSWER`].
+/// Both with the newest last.
 #[must_use]
 pub fn expected_tokens(conversation: &[u32], model: &[u32]) -> u32 {
-    median(conversation).or_else(|| median(model)).unwrap_or(USUAL_ANSWER)
+    median(conversation).or_else(|| mean(model)).unwrap_or(USUAL_ANSWER)
 }
 
 /// The same of thinking, 0 where there was none.
 #[must_use]
 pub fn expected_thinking(conversation: &[u32], model: &[u32]) -> Option<u32> {
-    median(conversation).or_else(|| median(model))
+    median(conversation).or_else(|| mean(model))
+}
+
+/// Turns that will probably follow in a conversation that had `so_far` (this one included): what conversations of `past` lengths that
+/// came as far had still before them, on average. One where none did.
+#[must_use]
+pub fn expected_follow_ups(past: &[u32], so_far: u32) -> f64 {
+    let reached = past.iter().rev().take(RECENT_CONVERSATIONS).filter(|length| **length >= so_far);
+    let (count, rest) = reached.fold((0_u32, 0.0), |(count, rest), length| {
+        (count.saturating_add(1), rest + f64::from(length - so_far))
+    });
+    if count == 0 { 1.0 } else { rest / f64::from(count) }
+}
+
+/// New tokens of the questions that follow: the mean of the last ones, the newest last. A mean, because a long file now
+/// and then is what takes the time.
+#[must_use]
+pub fn expected_question(past: &[u32]) -> Option<u32> {
+    mean(past)
+}
+
+/// Of the last ones.
+fn mean(all: &[u32]) -> Option<u32> {
+    let recent = all.iter().rev().take(RECENT_OF_ALL);
+    let sum: u64 = recent.clone().map(|tokens| u64::from(*tokens)).sum();
+    let count = u64::try_from(recent.count()).ok().filter(|count| *count > 0)?;
+    u32::try_from(sum / count).ok()
 }
 
 fn median(all: &[u32]) -> Option<u32> {
@@ -447,12 +478,21 @@ mod tests {
     #[test]
     fn lengths_come_from_the_conversation_first() {
         assert_eq!(expected_tokens(&[], &[]), USUAL_ANSWER);
-        assert_eq!(expected_tokens(&[], &[5, 500, 50]), 50);
+        assert_eq!(expected_tokens(&[], &[5, 500, 50]), 185);
         assert_eq!(expected_tokens(&[100], &[5, 500, 50]), 100);
         // Only the last eight count.
         assert_eq!(expected_tokens(&[9000, 9000, 9000, 1, 2, 3, 4, 5, 6, 7, 8], &[]), 4);
         assert_eq!(expected_thinking(&[], &[]), None);
         assert_eq!(expected_thinking(&[0, 0], &[700]), Some(0));
+    }
+
+    #[test]
+    fn follow_ups_are_what_conversations_that_came_as_far_still_had() {
+        assert!((expected_follow_ups(&[], 3) - 1.0).abs() < 1e-9);
+        assert!((expected_follow_ups(&[1, 1, 5, 9], 1) - 3.0).abs() < 1e-9);
+        assert!((expected_follow_ups(&[1, 1, 5, 9], 5) - 2.0).abs() < 1e-9);
+        assert!((expected_follow_ups(&[1, 1, 5, 9], 50) - 1.0).abs() < 1e-9);
+        assert_eq!((expected_question(&[]), expected_question(&[10, 20, 300])), (None, Some(110)));
     }
 
     fn predicted(first_ms: f64, speed: f64) -> Prediction {

@@ -496,6 +496,28 @@ fn each_policy_counts_something_else() {
 }
 
 #[test]
+fn what_is_paid_once_is_spread_over_the_turns_that_follow() {
+    // One reads fast and writes slowly, and a long file comes.
+    let with = |follow_ups, policy| {
+        let mut facts = house();
+        facts.backends[0].models = vec![measured(model("x", 8), 1300.0, 9.5)];
+        facts.backends[1].models = vec![measured(model("x", 8), 330.0, 29.0)];
+        facts.pin = target(None, Some("x"));
+        facts.rules.policy = policy;
+        facts.turn.prompt_tokens = Some(13_000);
+        facts.turn.follow_ups = follow_ups;
+        route(&facts).expect("routes")
+    };
+    assert_eq!(with(None, Policy::Finish).backend, "local");
+    assert_eq!(with(Some(0.0), Policy::Finish).backend, "local");
+    assert_eq!(with(Some(3.0), Policy::Finish).backend, "mac");
+    assert_eq!(with(Some(3.0), Policy::Snappy).backend, "local");
+    // What is told is what this turn takes.
+    let (alone, first) = (with(None, Policy::Finish), with(Some(3.0), Policy::Finish));
+    assert_eq!(alone.rejected[0].predicted.map(|p| p.total_ms), first.predicted.map(|p| p.total_ms));
+}
+
+#[test]
 fn what_is_seen_of_a_machine_counts_against_it() {
     let first = |facts: &Facts, backend: &str| {
         let decision = route(facts).expect("routes");
@@ -811,7 +833,8 @@ mod properties {
             sides in any::<[Option<bool>; 2]>(),
             large_from in 0.1_f64..500.0,
             policy in select(vec![Policy::Snappy, Policy::Balanced, Policy::Finish, Policy::Quiet, Policy::Saver]),
-            counts in any::<[Option<u32>; 3]>(),
+            counts in any::<[Option<u32>; 4]>(),
+            follow_ups in any::<Option<f64>>(),
             is_fenced in any::<bool>(),
             is_lifted in any::<bool>(),
             tried in any::<bool>(),
@@ -843,6 +866,8 @@ mod properties {
                     prompt_tokens: counts[0],
                     expected_tokens: counts[1],
                     expected_thinking: counts[2],
+                    follow_ups,
+                    follow_up_tokens: counts[3],
                     fenced: if is_fenced { vec!["secret".to_owned()] } else { Vec::new() },
                     is_fence_lifted: is_lifted,
                     tried: if tried { vec!["b1".to_owned()] } else { Vec::new() },

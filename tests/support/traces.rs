@@ -2,8 +2,8 @@
 //! did, a flat latency average, least connections, and somebody who knows the future.
 //!
 //! What is true of the machines is hidden. Who chooses sees what a client sees: speeds of answers that came, with their noise; which
-//! models were resident and who waited when it last looked (every ten seconds); how long answers of the conversation were; and
-//! that a connection failed once it did. Prompts are counted a few percent wrong.
+//! models were resident, who waited and who was gone when it last looked (every five seconds); how long answers of the
+//! conversation were; and that a connection failed once it did. Prompts are counted a few percent wrong.
 
 #![allow(
     clippy::cast_precision_loss,
@@ -13,10 +13,10 @@
 )]
 #![allow(dead_code, reason = "not every user of it uses all of it")]
 
-use duet::chat::{GenErrorKind, Metrics, ServerTimings, Usage};
+use duet::chat::{Fit, GenErrorKind, Metrics, Residency, ServerTimings, Usage, Verdict};
 use duet::config::{Policy, RouteConfig};
 use duet::router::health::Circuit;
-use duet::router::speeds::{Before, Learnt, expected_tokens};
+use duet::router::speeds::{Before, Learnt, expected_follow_ups, expected_question, expected_tokens};
 use duet::router::{BackendFacts, Decision, Facts, ModelFacts, Target, TurnFacts, elsewhere, route};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -26,9 +26,13 @@ const CONNECT: f64 = 2.0;
 /// Time until a stream that broke is noticed.
 const NOTICE: f64 = 1.0;
 /// How often a client looks at what is resident and who waits.
-const LOOK: f64 = 10.0;
+const LOOK: f64 = 5.0;
+/// What a question counts that got no answer in four tries.
+const UNANSWERED: f64 = 600.0;
 /// Conversations a machine keeps in its cache.
 const SLOTS: usize = 4;
+/// Questions of one day.
+const TURNS: usize = 480;
 /// Turns the one who knows the future looks ahead.
 const AHEAD: usize = 5;
 
@@ -84,8 +88,9 @@ struct TrueMachine {
     busy: Vec<(f64, f64)>,
     /// Times in which it is gone.
     dead: Vec<(f64, f64)>,
-    /// What is resident, used longest ago first.
+    /// What is resident, used longest ago first, and when it was used.
     resident: Vec<&'static str>,
+    used: BTreeMap<&'static str, f64>,
     /// Conversation, model, tokens in the cache; used longest ago first.
     cache: Vec<(u32, &'static str, u32)>,
 }
@@ -106,6 +111,8 @@ struct Turn {
     /// Tokens of the whole prompt, without what the conversation had.
     new: u32,
     output: u32,
+    /// Seconds after this question in which the first machine dies, whoever answers: while it would be writing.
+    dies_after: Option<f64>,
 }
 
 pub(crate) struct Trace {
@@ -161,6 +168,7 @@ impl World {
         }
         machine.resident.retain(|id| *id != turn.model);
         machine.resident.push(turn.model);
+        machine.used.insert(turn.model, now);
         let cached = machine
             .cache
             .iter()
@@ -210,6 +218,14 @@ impl World {
         Ok(Answer { seconds, metrics, loaded })
     }
 
+    /// A question is asked: the time goes on to it, and what happens at it begins to.
+    fn go_on(&mut self, turn: &Turn) {
+        self.now += turn.pause;
+        if let Some(after) = turn.dies_after {
+            self.machines[0].dead.push((self.now + after, self.now + after + 900.0));
+        }
+    }
+
     fn has(&self, at: usize, model: &str) -> bool {
         self.machines[at].models.iter().any(|known| known.id == model)
     }
@@ -232,9 +248,38 @@ struct Seen {
     hardware: &'static str,
     models: Vec<(&'static str, f64)>,
     resident: Vec<&'static str>,
+    /// When those were used last.
+    used: BTreeMap<&'static str, f64>,
+    /// GB models may hold.
+    memory: f64,
     /// Seconds others would still take, by the server's word.
     waiting: f64,
-    memory: f64,
+    /// Whether it answered at all.
+    is_there: bool,
+}
+
+impl Seen {
+    /// What an engine of ours tells of a model: since when it is idle, and who would have to leave for it.
+    fn residency(&self, id: &'static str, gb: f64, now: f64) -> Residency {
+        let size = |id: &&str| self.models.iter().find(|(known, _)| known == id).map_or(0.0, |(_, gb)| *gb);
+        let mut held: f64 = self.resident.iter().map(size).sum();
+        let mut unload = Vec::new();
+        for other in self.resident.iter().filter(|_| !self.resident.contains(&id)) {
+            if held + gb > self.memory {
+                held -= size(other);
+                unload.push((*other).to_owned());
+            }
+        }
+        let fit = if unload.is_empty() { Fit::Fits } else { Fit::IfUnloaded };
+        let verdict =
+            Verdict { fit, context: None, unload, gpu_layers: None, slowdown: None, say: String::new() };
+        Residency {
+            id: id.to_owned(),
+            idle_s: self.used.get(id).map(|used| (now - used).max(0.0)),
+            verdict: Some(verdict),
+            ..Residency::default()
+        }
+    }
 }
 
 /// Somebody who chooses.
@@ -258,6 +303,12 @@ struct Ours {
     sent: BTreeMap<(usize, u32, &'static str), u32>,
     last: BTreeMap<u32, (usize, &'static str)>,
     explored: Vec<(usize, &'static str)>,
+    /// Lengths of the answers of each model.
+    answers: BTreeMap<&'static str, Vec<u32>>,
+    /// New tokens of its questions.
+    questions: Vec<u32>,
+    /// Turns of each conversation.
+    turns: BTreeMap<u32, u32>,
     decision: Option<Decision>,
 }
 
@@ -279,6 +330,7 @@ impl Ours {
                     speeds: learnt.speeds(view.prompt),
                     cached_tokens: if is_resident { cached } else { 0 },
                     is_explored_today: self.explored.contains(&(at, *id)),
+                    residency: Some(seen.residency(id, *gb, view.now)),
                     ..ModelFacts::default()
                 }
             };
@@ -304,11 +356,23 @@ impl Ours {
             rules: RouteConfig { policy: Policy::Finish, ..RouteConfig::default() },
             turn: TurnFacts {
                 prompt_tokens: Some(view.prompt),
-                expected_tokens: Some(expected_tokens(view.answers, &[])),
+                expected_tokens: Some(expected_tokens(
+                    view.answers,
+                    self.answers.get(view.turn.model).map_or(&[], Vec::as_slice),
+                )),
+                follow_up_tokens: expected_question(&self.questions),
+                follow_ups: Some(self.follow_ups(view.turn.conversation)),
                 ..TurnFacts::default()
             },
             ..Facts::default()
         }
+    }
+
+    /// By the conversations there were.
+    fn follow_ups(&self, conversation: u32) -> f64 {
+        let past: Vec<u32> =
+            self.turns.iter().filter(|(id, _)| **id != conversation).map(|(_, n)| *n).collect();
+        expected_follow_ups(&past, self.turns.get(&conversation).copied().unwrap_or(0) + 1)
     }
 
     fn take(&mut self, view: &View<'_>, decision: Decision) -> usize {
@@ -323,6 +387,14 @@ impl Ours {
 
 impl Chooser for Ours {
     fn choose(&mut self, view: &View<'_>) -> usize {
+        let now = Duration::from_secs_f64(view.now);
+        for (circuit, seen) in self.circuits.iter_mut().zip(&view.machines) {
+            match (seen.is_there, circuit.health(now).is_away()) {
+                (true, _) => circuit.connected(),
+                (false, false) => circuit.failed(GenErrorKind::Unreachable, now),
+                (false, true) => {}
+            }
+        }
         // Where nobody can answer by what is known, a person would try again: the first who has it is asked.
         match route(&self.facts(view)) {
             Ok(decision) => self.take(view, decision),
@@ -350,6 +422,9 @@ impl Chooser for Ours {
         let tokens = usage.prompt_tokens.unwrap_or(0) + usage.output_tokens.unwrap_or(0);
         self.sent.insert((at, view.turn.conversation, view.turn.model), tokens);
         self.last.insert(view.turn.conversation, (at, view.turn.model));
+        self.questions.push(view.turn.new);
+        self.answers.entry(view.turn.model).or_default().push(view.turn.output);
+        *self.turns.entry(view.turn.conversation).or_default() += 1;
     }
 
     fn failed(&mut self, view: &View<'_>, at: usize, connect: bool) {
@@ -366,7 +441,9 @@ struct Cooling([Option<f64>; 2]);
 impl Cooling {
     fn pick(&self, view: &View<'_>, wanted: usize) -> usize {
         let has = |at: usize| view.machines[at].models.iter().any(|(id, _)| *id == view.turn.model);
-        let is_cold = |at: usize| self.0[at].is_some_and(|since| view.now - since < 30.0);
+        let is_cold = |at: usize| {
+            !view.machines[at].is_there || self.0[at].is_some_and(|since| view.now - since < 30.0)
+        };
         let other = 1 - wanted;
         if !has(wanted) || (is_cold(wanted) && has(other) && !is_cold(other)) { other } else { wanted }
     }
@@ -475,7 +552,7 @@ impl Trace {
                 spent += 5.0;
             }
         }
-        spent + 600.0
+        spent + UNANSWERED
     }
 
     fn prompts(&self) -> Vec<u32> {
@@ -498,7 +575,7 @@ impl Trace {
         let mut best = (f64::INFINITY, 0);
         for at in (0..2).filter(|at| world.has(*at, turn.model)) {
             let mut then = world.clone();
-            then.now += turn.pause;
+            then.go_on(turn);
             let took = self.run(&mut then, at, number, prompts[number]);
             if took < best.0 {
                 let (rest, _) = self.best(&then, number + 1, prompts, depth - 1);
@@ -518,7 +595,7 @@ impl Trace {
         let mut day = Day::default();
         for (number, turn) in self.turns.iter().enumerate() {
             let (_, at) = self.best(&world, number, &prompts, AHEAD);
-            world.now += turn.pause;
+            world.go_on(turn);
             day.total += self.run(&mut world, at, number, prompts[number]);
         }
         day
@@ -534,13 +611,14 @@ impl Trace {
         let mut looked = f64::NEG_INFINITY;
         let mut places: BTreeMap<u32, usize> = BTreeMap::new();
         for (number, turn) in self.turns.iter().enumerate() {
-            world.now += turn.pause;
+            world.go_on(turn);
             let began = world.now;
             let prompt = (f64::from(prompts[number]) * counting.between(0.95, 1.05)) as u32;
             let answers = answers.entry(turn.conversation).or_default();
             let mut place = None;
+            let mut is_answered = false;
             for attempt in 0..4 {
-                // The last look is up to ten seconds old, unless nothing was looked at for longer.
+                // The last look is up to five seconds old, unless nothing was looked at for longer.
                 let look = (world.now / LOOK).floor() * LOOK;
                 if look > looked {
                     seen = look_at(&world, look, &mut counting);
@@ -571,9 +649,11 @@ impl Trace {
                 match result {
                     Ok(answer) => {
                         chooser.answered(&view, at, &answer);
+                        is_answered = true;
                         // Its own turn a client sees at once.
                         if let Some(machine) = seen.get_mut(at) {
                             machine.resident.clone_from(&world.machines[at].resident);
+                            machine.used.clone_from(&world.machines[at].used);
                         }
                         if places.insert(turn.conversation, at).is_some_and(|before| before != at) {
                             day.moves += 1;
@@ -588,7 +668,7 @@ impl Trace {
                 }
             }
             answers.push(turn.output);
-            day.total += world.now - began;
+            day.total += world.now - began + if is_answered { 0.0 } else { UNANSWERED };
         }
         day
     }
@@ -615,8 +695,10 @@ fn look_at(world: &World, at: f64, random: &mut Random) -> Vec<Seen> {
             hardware: machine.hardware,
             models: machine.models.iter().map(|model| (model.id, model.gb)).collect(),
             resident: machine.resident.clone(),
-            waiting: busy.map_or(0.0, |(_, to)| (to - at) * random.between(0.5, 1.5)),
+            used: machine.used.clone(),
             memory: machine.memory,
+            waiting: busy.map_or(0.0, |(_, to)| (to - at) * random.between(0.5, 1.5)),
+            is_there: !machine.dead.iter().any(|(from, to)| (*from..*to).contains(&at)),
         }
     };
     world.machines.iter().map(one).collect()
@@ -648,6 +730,7 @@ fn machine(
         busy: Vec::new(),
         dead: Vec::new(),
         resident: Vec::new(),
+        used: BTreeMap::new(),
         cache: Vec::new(),
     }
 }
@@ -717,7 +800,14 @@ fn questions(count: usize, models: &[(&'static str, f64)], long: f64, seed: u64)
         let is_long = random.next() < long;
         let new = if is_long { random.length(3000.0, 24_000.0) } else { random.length(30.0, 500.0) };
         let output = (length * random.around(0.45)).clamp(8.0, 1500.0) as u32;
-        turns.push(Turn { pause: random.between(4.0, 60.0), conversation, model, new, output });
+        turns.push(Turn {
+            pause: random.between(4.0, 60.0),
+            conversation,
+            model,
+            new,
+            output,
+            dies_after: None,
+        });
     }
     turns
 }
@@ -735,39 +825,29 @@ fn bursts(seconds: f64, every: f64, length: f64, seed: u64) -> Vec<(f64, f64)> {
     all
 }
 
-/// The suite.
+/// The suite with other random numbers for each day.
 #[must_use]
-pub(crate) fn suite() -> Vec<Trace> {
+pub(crate) fn suite(day: u64) -> Vec<Trace> {
+    let questions = |models: &[_], long, seed: u64| questions(TURNS, models, long, seed + 1000 * day);
     let small = [(SMALL, 0.6), (MIDDLE, 0.4)];
     let all = [(SMALL, 0.45), (MIDDLE, 0.35), (LARGE, 0.2)];
     let mut dying = warm(card_and_mac());
     dying.machines[0].resident = vec![SMALL];
-    dying.machines[0].dead = vec![(1500.0, 3200.0), (5000.0, 5060.0)];
-    dying.machines[1].dead = vec![(6500.0, 6900.0)];
+    dying.machines[0].dead = vec![(3000.0, 4500.0), (16_000.0, 16_060.0)];
+    let mut deadly = questions(&small, 0.1, 14);
+    for turn in deadly.iter_mut().skip(100).step_by(100) {
+        turn.dies_after = Some(3.0);
+    }
     let mut crowded = warm(reader_and_writer());
-    crowded.machines[0].busy = bursts(20_000.0, 150.0, 12.0, 5);
-    crowded.machines[1].busy = bursts(20_000.0, 60.0, 25.0, 6);
+    crowded.machines[0].busy = bursts(60_000.0, 150.0, 12.0, 5);
+    crowded.machines[1].busy = bursts(60_000.0, 60.0, 25.0, 6);
+    let trace = |name, world, turns, seed| Trace { name, world, turns, seed: seed + 10 * day };
     vec![
-        Trace {
-            name: "warm, short and long",
-            world: warm(reader_and_writer()),
-            turns: questions(160, &all, 0.15, 11),
-            seed: 1,
-        },
-        Trace {
-            name: "cold, models swap",
-            world: card_and_mac(),
-            turns: questions(160, &all, 0.08, 12),
-            seed: 2,
-        },
-        Trace {
-            name: "long files",
-            world: warm(reader_and_writer()),
-            turns: questions(160, &small, 0.45, 13),
-            seed: 3,
-        },
-        Trace { name: "one dies, twice", world: dying, turns: questions(220, &small, 0.1, 14), seed: 4 },
-        Trace { name: "others queue", world: crowded, turns: questions(160, &small, 0.15, 15), seed: 5 },
+        trace("warm, short and long", warm(reader_and_writer()), questions(&all, 0.15, 11), 1),
+        trace("cold, models swap", card_and_mac(), questions(&all, 0.08, 12), 2),
+        trace("long files", warm(reader_and_writer()), questions(&small, 0.45, 13), 3),
+        trace("one dies", dying, deadly, 4),
+        trace("others queue", crowded, questions(&small, 0.15, 15), 5),
     ]
 }
 
@@ -778,23 +858,53 @@ pub(crate) struct Line {
     pub(crate) days: [(&'static str, Day); 5],
 }
 
-/// Runs the suite; the last line is all of it together.
+/// Days each trace is run for.
+pub(crate) const DAYS: u64 = 4;
+
+/// Runs the suite for several days; the last line is all of it together.
 #[must_use]
 pub(crate) fn table() -> Vec<Line> {
-    let mut lines: Vec<Line> = suite()
-        .iter()
-        .map(|trace| Line { trace: trace.name, oracle: trace.oracle().total, days: trace.days() })
-        .collect();
-    let mut all =
-        Line { trace: "all", oracle: 0.0, days: lines[0].days.map(|(name, _)| (name, Day::default())) };
+    let line = |trace: &Trace| Line { trace: trace.name, oracle: trace.oracle().total, days: trace.days() };
+    let mut lines: Vec<Line> = suite(0).iter().map(line).collect();
+    for day in 1..DAYS {
+        for (sum, trace) in lines.iter_mut().zip(&suite(day)) {
+            sum.add(&line(trace));
+        }
+    }
+    let none = lines[0].days.map(|(name, _)| (name, Day::default()));
+    let mut all = Line { trace: "all", oracle: 0.0, days: none };
     for line in &lines {
-        all.oracle += line.oracle;
-        for ((_, sum), (_, day)) in all.days.iter_mut().zip(&line.days) {
+        all.add(line);
+    }
+    lines.push(all);
+    lines
+}
+
+impl Line {
+    fn add(&mut self, other: &Self) {
+        self.oracle += other.oracle;
+        for ((_, sum), (_, day)) in self.days.iter_mut().zip(&other.days) {
             sum.total += day.total;
             sum.failures += day.failures;
             sum.moves += day.moves;
         }
     }
-    lines.push(all);
-    lines
+
+    /// How much longer this one took than the best, in percent.
+    pub(crate) fn regret(&self, day: &Day) -> f64 {
+        (day.total / self.oracle - 1.0) * 100.0
+    }
+}
+
+/// The table as Markdown: seconds, and how much longer than the best in percent.
+pub(crate) fn markdown(lines: &[Line]) -> String {
+    let names = lines[0].days.map(|(name, _)| name);
+    let mut text =
+        format!("| trace | best | {} |\n|---|---:|{}\n", names.join(" | "), "---:|".repeat(names.len()));
+    for line in lines {
+        let cell = |(_, day): &(&str, Day)| format!("{:.0} s, +{:.1} %", day.total, line.regret(day));
+        let cells: Vec<String> = line.days.iter().map(cell).collect();
+        text.push_str(&format!("| {} | {:.0} s | {} |\n", line.trace, line.oracle, cells.join(" | ")));
+    }
+    text
 }
