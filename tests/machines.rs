@@ -334,7 +334,7 @@ fn on_all(handle: &Handle, ollama: &FakeOllama, studio: &FakeLmStudio) {
         name: "served",
         answers: ANSWERS,
         gives: ours,
-        tells_device: false,
+        tells_device: true,
         running: Box::new(move || running(handle, &there, "builtin")),
         saw_cancel: Box::new(|| has_cancelled(&handle.block_on(metrics_of(&served)))),
     });
