@@ -160,6 +160,9 @@ fn a_fenced_file_never_reaches_another_machine() {
             err(&output)
         );
     }
+    let output = run(&home, &["route", "read this", "-f", &link, "--on", "mac"]);
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    assert!(err(&output).contains("notes.txt"), "{}", err(&output));
     assert_eq!(server.requests().len(), 0);
     // On this machine it may be read; the session stays here from then on.
     let output = run(&home, &["-p", "read this", "-f", &link, "--on", "local"]);

@@ -1,7 +1,7 @@
 //! Which backend and model a question goes to: what was typed, configured and known, as facts for the router.
 
 use super::args::AskArgs;
-use crate::app::facts::{self, Known};
+use crate::app::facts::{self, Known, Refusal};
 use crate::app::model::{BackendSetup, BackendView};
 use crate::app::routing::{Around, Routing};
 use crate::app::turn::Turn;
@@ -21,6 +21,16 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long a backend may take to say which models it has, when that decides where the question goes.
 const ASK_LIMIT: Duration = Duration::from_secs(3);
+
+/// The error of a question that goes nowhere.
+pub(super) fn refused(refusal: Refusal) -> AppError {
+    match refusal {
+        Refusal::Fenced(error) => error.into(),
+        Refusal::Other(why) => {
+            AppError::new(Exit::Usage, why).hint("`tui config show` prints the backends there are")
+        }
+    }
+}
 
 /// The error of a backend whose address is no good.
 pub(super) fn bad_address(why: String) -> AppError {
@@ -304,11 +314,7 @@ impl<'a> Scout<'a> {
             }
         }
         let facts = self.facts();
-        let decision = route(&facts).map_err(|message| {
-            AppError::new(Exit::Usage, message).hint("`tui config show` prints the backends there are")
-        })?;
-        facts::fence(&facts, &decision).map_err(AppError::from)?;
-        Ok(decision)
+        facts::decide(&facts).map_err(refused)
     }
 
     /// Where the question goes when those failed before their first text.
