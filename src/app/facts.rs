@@ -201,6 +201,13 @@ pub fn decide(facts: &Facts) -> Result<Decision, Refusal> {
     }
 }
 
+/// Forgets what speaks against a machine being there: a person who asks for it again may know better.
+pub fn hope(facts: &mut Facts, backend: &str) {
+    for known in facts.backends.iter_mut().filter(|known| known.name == backend && known.health.is_away()) {
+        known.health = Health::Unknown;
+    }
+}
+
 /// Where a turn could go when not to these machines, nor to one that would not answer. A model that only those had is
 /// not asked for of another: that one has models of its own.
 ///
