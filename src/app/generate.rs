@@ -175,6 +175,10 @@ impl Step<'_> {
             GenEvent::Delta { text, .. } if text.is_empty() => {}
             GenEvent::Delta { channel, text } => {
                 attempt.take(channel, &text, since);
+                if !is_streaming {
+                    let Decision { backend, model, .. } = attempt.decision.clone();
+                    self.answers(&backend, &model);
+                }
                 let session = self.model.session.id.clone();
                 self.store(StoreJob::Append { session, key, channel, text });
             }
