@@ -197,6 +197,13 @@ fn route_says_where_and_sends_nothing_and_stats_what_was_measured() {
     assert!(text.contains("local · builtin") && text.contains("chosen"), "{text}");
     assert_eq!(server.requests().len(), 0);
 
+    // Nothing listens there.
+    let away = self::home("http://127.0.0.1:9", "");
+    let output = run(&away, &["route", "where does it go?"]);
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(3), 0), "{output:?}");
+    let told = err(&output);
+    assert!(told.contains("mac can't answer") && told.contains("tui backends test mac"), "{told}");
+
     let stats = run(&home, &["stats"]);
     assert!(String::from_utf8_lossy(&stats.stdout).contains("nothing was measured yet"), "{stats:?}");
     assert_eq!(run(&home, &["-p", "count"]).status.code(), Some(0));

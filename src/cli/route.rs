@@ -51,7 +51,7 @@ pub(super) fn run(
         .map_err(|error| AppError::new(Exit::Error, format!("cannot start: {error}")))?;
     runtime.block_on(scout.look());
     let facts = scout.facts();
-    let decision = decide(&facts).map_err(target::refused)?;
+    let decision = decide(&facts).map_err(|refusal| target::refused(&facts, refusal))?;
     if args.json {
         let mut object = json!({
             "version": 1,

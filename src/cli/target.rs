@@ -22,13 +22,16 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// How long a backend may take to say which models it has, when that decides where the question goes.
 const ASK_LIMIT: Duration = Duration::from_secs(3);
 
-/// The error of a question that goes nowhere.
-pub(super) fn refused(refusal: Refusal) -> AppError {
-    match refusal {
-        Refusal::Fenced(error) => error.into(),
-        Refusal::Other(why) => {
-            AppError::new(Exit::Usage, why).hint("`tui config show` prints the backends there are")
-        }
+/// The error of a question that goes nowhere: the machine it would go to is away, or there is none.
+pub(super) fn refused(facts: &Facts, refusal: Refusal) -> AppError {
+    let why = match refusal {
+        Refusal::Fenced(error) => return error.into(),
+        Refusal::Other(why) => why,
+    };
+    match router::backend(facts) {
+        Ok(backend) if backend.health.is_away() => AppError::new(Exit::Backend, why)
+            .hint(format!("`tui backends test {}` says what is wrong", backend.name)),
+        _ => AppError::new(Exit::Usage, why).hint("`tui config show` prints the backends there are"),
     }
 }
 
@@ -314,7 +317,7 @@ impl<'a> Scout<'a> {
             }
         }
         let facts = self.facts();
-        facts::decide(&facts).map_err(refused)
+        facts::decide(&facts).map_err(|refusal| refused(&facts, refusal))
     }
 
     /// Where the question goes when those failed before their first text.
