@@ -60,6 +60,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// For a look at what a server says of itself.
+const GLANCE: Duration = Duration::from_secs(2);
+
 /// The events of one generation; ends after exactly one `Done` or `Failed`. Dropping it cancels.
 pub type GenStream = Pin<Box<dyn Stream<Item = GenEvent> + Send>>;
 
@@ -441,12 +444,16 @@ impl Backend {
         models::change(&self.inner, model, change).await
     }
 
-    /// The memory of a running engine's machine and who holds it; none when no engine runs, and for a server
-    /// elsewhere. Starts nothing.
+    /// The memory of a running engine's machine and who holds it; none when no engine runs, for servers of others, and
+    /// for what was not looked at yet. Starts nothing.
     ///
     /// # Errors
     /// As [`Self::status`].
     pub async fn machine(&self) -> Result<Option<Machine>, GenError> {
+        if self.inner.engine.is_none() && self.kind() == Some(BackendKind::Duet) {
+            let status = self.inner.http.get("/engine/status", GLANCE).await.map_err(|error| error.error)?;
+            return Ok(Some(kept::machine(&status)));
+        }
         Ok(self.status().await?.as_ref().map(kept::machine))
     }
 

@@ -74,7 +74,7 @@ fn source(facts: &Facts) -> Source<'_> {
     } else if !facts.configured.is_open() {
         ("configured", "configured default", &facts.configured)
     } else {
-        ("default", "default", &facts.configured)
+        ("default", "nothing else was chosen", &facts.configured)
     }
 }
 

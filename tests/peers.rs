@@ -3,8 +3,9 @@
 
 #![cfg(unix)]
 #![allow(clippy::expect_used, clippy::panic, reason = "a helper that fails fails its test")]
-#![allow(clippy::print_stderr, reason = "a test that does nothing says why")]
 
+#[path = "support/peer.rs"]
+mod peer;
 #[path = "support/suite.rs"]
 mod suite;
 
@@ -12,9 +13,8 @@ use duet::backend::{Backend, Readiness};
 use duet::chat::{Channel, Finish, GenEvent, GenRequest, Message, ModelState, Role, ServerTimings};
 use duet::config::{BackendConfig, BackendKind};
 use futures_util::StreamExt;
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use peer::{Peer, builtin, peer};
+use std::path::Path;
 use std::time::Duration;
 use suite::{Manner, Prompts, check_order, collect, request, suite, text};
 
@@ -25,70 +25,21 @@ const LONG: &str = "Count from 1 to 50";
 /// For a server to start.
 const START: Duration = Duration::from_secs(120);
 
-/// A file or folder of `make peers`; none, and a word, when it isn't there.
-fn peer(path: &str) -> Option<PathBuf> {
-    // target/debug/tui
-    let target = Path::new(env!("CARGO_BIN_EXE_tui")).ancestors().nth(2)?;
-    let path = target.join("peers").join(path);
-    if !path.exists() {
-        eprintln!("skipped: there is no {}; `make peers` makes it", path.display());
-        return None;
-    }
-    Some(path)
-}
-
-/// A server of others; ended with the test.
-struct Peer {
-    child: Child,
-    url: String,
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Peer {
-    fn start(program: &Path, arguments: &[&str], home: &Path) -> Self {
-        let port =
-            TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
-        let child = Command::new(program)
-            .args(arguments)
-            .args(["--host", "127.0.0.1", "--port", &port.to_string()])
-            .env("HF_HUB_OFFLINE", "1")
-            .env("HF_HOME", home)
-            .env("LLAMA_CACHE", home)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("it starts");
-        Self { child, url: format!("http://127.0.0.1:{port}") }
-    }
-
-    /// Waits until it can answer.
-    async fn ready(&mut self) -> Backend {
-        let config =
-            BackendConfig { name: "peer".to_owned(), url: self.url.clone(), ..BackendConfig::default() };
-        let backend = Backend::server(&config).expect("a good address");
-        let ready = async {
-            loop {
-                assert!(self.child.try_wait().expect("asked").is_none(), "it ended");
-                if backend.identify().await.is_ok_and(|identity| identity.readiness == Readiness::Ready) {
-                    return;
-                }
-                tokio::time::sleep(Duration::from_millis(50)).await;
+/// Waits until it can answer.
+async fn ready(peer: &mut Peer) -> Backend {
+    let config = BackendConfig { name: "peer".to_owned(), url: peer.url.clone(), ..BackendConfig::default() };
+    let backend = Backend::server(&config).expect("a good address");
+    let ready = async {
+        loop {
+            assert!(!peer.has_ended(), "it ended: {}", peer.log());
+            if backend.identify().await.is_ok_and(|identity| identity.readiness == Readiness::Ready) {
+                return;
             }
-        };
-        tokio::time::timeout(START, ready).await.expect("it gets ready");
-        backend
-    }
-}
-
-fn builtin() -> String {
-    format!("{}/models/builtin.gguf", env!("CARGO_MANIFEST_DIR"))
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(START, ready).await.expect("it gets ready");
+    backend
 }
 
 fn prompts(model: &str, manner: Manner) -> Prompts {
@@ -133,7 +84,7 @@ async fn llama_server_with_one_model() {
     let home = tempfile::tempdir().expect("a folder");
     let mut peer =
         Peer::start(&program, &["--model", &builtin(), "--threads", "1", "--parallel", "2"], home.path());
-    let backend = peer.ready().await;
+    let backend = ready(&mut peer).await;
     assert_eq!(backend.kind(), Some(BackendKind::LlamaServer));
     let card = backend.models().await.expect("a list").remove(0);
     assert_eq!((card.state, card.quantisation.as_deref()), (ModelState::Loaded, Some("q8_0")));
@@ -170,7 +121,7 @@ async fn llama_server_as_a_router() {
     std::os::unix::fs::symlink(builtin(), models.join("small.gguf")).expect("linked");
     let folder = models.display().to_string();
     let mut peer = Peer::start(&program, &["--models-dir", &folder, "--threads", "1"], home.path());
-    let backend = peer.ready().await;
+    let backend = ready(&mut peer).await;
     assert!(backend.identify().await.expect("it is there").is_router);
     let cards = backend.models().await.expect("a list");
     let card = cards.iter().find(|card| card.id.contains("small")).expect("it is listed");
@@ -200,7 +151,7 @@ async fn mlx_lm_server() {
     let home = tempfile::tempdir().expect("a folder");
     let folder = model.display().to_string();
     let mut peer = Peer::start(&python, &["-m", "mlx_lm", "server", "--model", &folder], home.path());
-    let backend = peer.ready().await;
+    let backend = ready(&mut peer).await;
     assert_eq!(backend.kind(), Some(BackendKind::Mlx));
     // Without Hugging Face's cache its list breaks off.
     let card = backend.models().await.expect("a list").remove(0);

@@ -159,6 +159,9 @@ fn a_fenced_file_never_reaches_another_machine() {
             err(&output)
         );
     }
+    let output = run(&home, &["route", "read this", "-f", &link, "--on", "mac"]);
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    assert!(err(&output).contains("notes.txt"), "{}", err(&output));
     assert_eq!(server.requests().len(), 0);
     // On this machine it may be read; the session stays here from then on.
     let output = run(&home, &["-p", "read this", "-f", &link, "--on", "local"]);
@@ -192,6 +195,13 @@ fn route_says_where_and_sends_nothing_and_stats_what_was_measured() {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(text.contains("local · builtin") && text.contains("chosen"), "{text}");
     assert_eq!(server.requests().len(), 0);
+
+    // Nothing listens there.
+    let away = self::home("http://127.0.0.1:9", "");
+    let output = run(&away, &["route", "where does it go?"]);
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(3), 0), "{output:?}");
+    let told = err(&output);
+    assert!(told.contains("mac can't answer") && told.contains("tui backends test mac"), "{told}");
 
     let stats = run(&home, &["stats"]);
     assert!(String::from_utf8_lossy(&stats.stdout).contains("nothing was measured yet"), "{stats:?}");

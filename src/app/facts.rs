@@ -184,6 +184,39 @@ pub fn fence_from(facts: &Facts, name: &str) -> Result<(), GenError> {
     ))
 }
 
+/// Why a turn goes nowhere.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Refusal {
+    /// The privacy fence keeps what is sent from where it would go.
+    Fenced(GenError),
+    /// Anything else, in one line.
+    Other(String),
+}
+
+/// Decides where a turn goes, and keeps it from going where the privacy fence does not let it.
+///
+/// # Errors
+/// Why it goes nowhere.
+pub fn decide(facts: &Facts) -> Result<Decision, Refusal> {
+    match route(facts) {
+        Ok(decision) => fence(facts, &decision).map(|()| decision).map_err(Refusal::Fenced),
+        Err(why) => {
+            // Whether it would go somewhere, were it not for the fence.
+            let mut lifted = facts.clone();
+            lifted.turn.is_fence_lifted = true;
+            let kept = route(&lifted).ok().and_then(|decision| fence(facts, &decision).err());
+            Err(kept.map_or(Refusal::Other(why), Refusal::Fenced))
+        }
+    }
+}
+
+/// Forgets what speaks against a machine being there: a person who asks for it again may know better.
+pub fn hope(facts: &mut Facts, backend: &str) {
+    for known in facts.backends.iter_mut().filter(|known| known.name == backend && known.health.is_away()) {
+        known.health = Health::Unknown;
+    }
+}
+
 /// Where a turn could go when not to these machines, nor to one that would not answer. A model that only those had is
 /// not asked for of another: that one has models of its own.
 ///

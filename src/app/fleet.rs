@@ -176,6 +176,16 @@ impl Step<'_> {
         }
     }
 
+    /// A model that answers is resident, whatever was heard of it before.
+    pub(super) fn answers(&mut self, backend: &str, model: &str) {
+        let backends = self.model.fleet.backends.iter_mut().filter(|known| known.name == backend);
+        for card in backends.flat_map(|known| &mut known.models).filter(|card| card.id == model) {
+            if card.state != ModelState::Unknown {
+                card.state = ModelState::Loaded;
+            }
+        }
+    }
+
     /// Nothing is loaded any more on this machine.
     fn forget_residents(&mut self) {
         let fleet = &self.model.fleet;

@@ -4,6 +4,7 @@
 //! painted frame. At most one turn runs; further messages wait in the queue.
 
 use super::effect::{Effect, TimerId};
+use super::facts::Refusal;
 use super::model::{QueueFlow, Restart};
 use super::notice::one_line;
 use super::story::{self, Story};
@@ -15,7 +16,7 @@ use crate::chat::{
     Channel, Finish, GenError, GenErrorKind, GenEvent, GenKey, GenRequest, LaneId, Metrics, TurnId,
 };
 use crate::command;
-use crate::router::{self, BackendFacts, Decision, Facts, Target, route};
+use crate::router::{self, BackendFacts, Decision, Facts, Target};
 use crate::text::{EditBuffer, Shown, shown, shown_line};
 use std::time::Duration;
 
@@ -99,26 +100,12 @@ impl Step<'_> {
 
     /// Where a question with these facts goes. None: the reason was said.
     pub(super) fn decide(&mut self, facts: &Facts) -> Option<Decision> {
-        let decision = match route(facts) {
-            Ok(decision) => decision,
-            Err(why) => {
-                // What leaves is the first question, whatever else speaks against it.
-                let fenced =
-                    router::backend(facts).ok().and_then(|b| facts::fence_from(facts, &b.name).err());
-                match fenced {
-                    Some(error) => self.bad(&error.message),
-                    None => self.cannot_go(facts, &why),
-                }
-                return None;
-            }
-        };
-        match facts::fence(facts, &decision) {
-            Ok(()) => Some(decision),
-            Err(error) => {
-                self.bad(&error.message);
-                None
-            }
+        match facts::decide(facts) {
+            Ok(decision) => return Some(decision),
+            Err(Refusal::Fenced(error)) => self.bad(&error.message),
+            Err(Refusal::Other(why)) => self.cannot_go(facts, &why),
         }
+        None
     }
 
     /// Says why nothing can be sent. A backend whose models are not known is asked for them once more: one
@@ -188,6 +175,10 @@ impl Step<'_> {
             GenEvent::Delta { text, .. } if text.is_empty() => {}
             GenEvent::Delta { channel, text } => {
                 attempt.take(channel, &text, since);
+                if !is_streaming {
+                    let Decision { backend, model, .. } = attempt.decision.clone();
+                    self.answers(&backend, &model);
+                }
                 let session = self.model.session.id.clone();
                 self.store(StoreJob::Append { session, key, channel, text });
             }

@@ -1,5 +1,6 @@
 //! Asking the last question again: when one key does that, and where it goes.
 
+use super::facts;
 use super::story::Story;
 use super::turn::{Lane, Phase, Turn};
 use super::update::Step;
@@ -27,6 +28,10 @@ impl Step<'_> {
         let mut facts = self.retry_facts(lane);
         if let Some(on) = on {
             facts.pin = on;
+        }
+        let target = if facts.pin.is_open() { &facts.session } else { &facts.pin };
+        if let Some(backend) = target.backend.clone() {
+            facts::hope(&mut facts, &backend);
         }
         self.ask_again(lane, &facts, Story::default())
     }

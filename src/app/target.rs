@@ -2,6 +2,7 @@
 
 use super::board::no_chat;
 use super::effect::Effect;
+use super::facts;
 use super::generate::Input;
 use super::picker;
 use super::update::Step;
@@ -156,7 +157,12 @@ impl Step<'_> {
             // Chosen anew, wherever it went so far.
             self.model.session.target = Target::default();
         }
-        let decision = match route(&self.model.facts()) {
+        // One that is away can be chosen all the same: it may be back by then.
+        let mut facts = self.model.facts();
+        if let Some(backend) = &self.model.prefs.pin.backend {
+            facts::hope(&mut facts, backend);
+        }
+        let decision = match route(&facts) {
             Ok(decision) => decision,
             Err(why) => {
                 self.model.prefs.pin = before;

@@ -237,7 +237,7 @@ fn open_turn(turn: u32, user: &str, ms: i64) -> Effect {
 }
 
 fn open_attempt(key: GenKey) -> Effect {
-    open_attempt_by(key, "default", "default")
+    open_attempt_by(key, "default", "nothing else was chosen")
 }
 
 /// As [`open_attempt`], decided by this rule for this reason.

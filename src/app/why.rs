@@ -1,10 +1,11 @@
 //! What a decision says to people: line by line, for an overlay and for the command line.
 
+use super::facts::{Refusal, decide};
 use super::model::{Model, Overlay, Sheet, SheetKind, SheetRow, Tone};
 use super::turn::Lane;
 use super::update::Step;
 use crate::chat::Metrics;
-use crate::router::{Decision, Facts, Prediction, route};
+use crate::router::{Decision, Facts, Prediction};
 use crate::text::{Shown, format, shown_line};
 
 /// Cells of a line at most.
@@ -168,14 +169,11 @@ impl Step<'_> {
 
 fn routed(model: &Model, text: &str) -> Vec<Said> {
     let facts = model.facts_for(text);
-    match route(&facts) {
-        Ok(decision) => {
-            let mut lines = explain(&decision, Some(&facts));
-            if let Err(error) = super::facts::fence(&facts, &decision) {
-                lines.extend(error.message.lines().map(|line| (Tone::Bad, line.to_owned())));
-            }
-            lines
+    match decide(&facts) {
+        Ok(decision) => explain(&decision, Some(&facts)),
+        Err(Refusal::Fenced(error)) => {
+            error.message.lines().map(|line| (Tone::Bad, line.to_owned())).collect()
         }
-        Err(why) => vec![(Tone::Bad, why)],
+        Err(Refusal::Other(why)) => vec![(Tone::Bad, why)],
     }
 }

@@ -69,6 +69,8 @@ pub(super) struct Decoder {
     pub(super) finish: Option<Finish>,
     pub(super) timings: Option<ServerTimings>,
     usage: Option<Usage>,
+    /// Tokens so far, where the server counts along.
+    pub(super) produced: Option<u32>,
     /// Deltas with text.
     pieces: u32,
     max_pieces: u32,
@@ -98,6 +100,7 @@ impl Decoder {
             finish: None,
             timings: None,
             usage: None,
+            produced: None,
             pieces: 0,
             max_pieces: MAX_PIECES.max(request.max_tokens.unwrap_or_default()),
             is_mute: request.max_tokens == Some(0),
@@ -161,7 +164,8 @@ impl Decoder {
             out.push(GenEvent::Done { finish, timings: self.timings });
             return;
         }
-        let tokens = match self.usage.and_then(|usage| usage.output_tokens).unwrap_or(self.pieces) {
+        let counted = self.usage.and_then(|usage| usage.output_tokens).or(self.produced);
+        let tokens = match counted.unwrap_or(self.pieces) {
             1 => "1 token".to_owned(),
             n => format!("{n} tokens"),
         };

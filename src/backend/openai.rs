@@ -138,6 +138,7 @@ impl Decoder {
         if let Some(tokens) = object.get("duet").and_then(|ours| count(ours.get("tokens")))
             && !self.is_over()
         {
+            self.produced = Some(tokens);
             out.push(GenEvent::Produced { tokens });
         }
         if let Some(timings) = object.get("timings").and_then(Value::as_object) {

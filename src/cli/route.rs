@@ -3,14 +3,13 @@
 use super::args::RouteArgs;
 use super::target::{self, Before, Scout};
 use super::{fence, input, out, report};
-use crate::app::facts::fence as refused;
+use crate::app::facts::decide;
 use crate::app::story::Story;
 use crate::app::why;
 use crate::backend::Backends;
 use crate::config::Config;
 use crate::error::{AppError, Exit};
 use crate::paths::Paths;
-use crate::router::route;
 use crate::store;
 use crate::text::shown_line;
 use serde_json::{Value, json};
@@ -52,10 +51,7 @@ pub(super) fn run(
         .map_err(|error| AppError::new(Exit::Error, format!("cannot start: {error}")))?;
     runtime.block_on(scout.look());
     let facts = scout.facts();
-    let decision = route(&facts).map_err(|message| {
-        AppError::new(Exit::Usage, message).hint("`tui config show` prints the backends there are")
-    })?;
-    let fence = refused(&facts, &decision);
+    let decision = decide(&facts).map_err(|refusal| target::refused(&facts, refusal))?;
     if args.json {
         let mut object = json!({
             "version": 1,
@@ -68,13 +64,11 @@ pub(super) fn run(
         {
             object.extend(route);
         }
-        // A refused question has no answer, but its way is known all the same.
         drop(report::line(&object));
     } else {
         let lines = why::explain(&decision, Some(&facts));
         let text: Vec<String> = lines.iter().map(|(_, line)| shown_line(line, 400).to_string()).collect();
         out::answer(&format!("{}\n", text.join("\n")));
     }
-    fence.map_err(AppError::from)?;
     Ok(Exit::Ok)
 }

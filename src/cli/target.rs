@@ -1,7 +1,7 @@
 //! Which backend and model a question goes to: what was typed, configured and known, as facts for the router.
 
 use super::args::AskArgs;
-use crate::app::facts::{self, Known};
+use crate::app::facts::{self, Known, Refusal};
 use crate::app::model::{BackendSetup, BackendView};
 use crate::app::routing::{Around, Routing};
 use crate::app::turn::Turn;
@@ -22,6 +22,19 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long a backend may take to say which models it has, when that decides where the question goes.
 const ASK_LIMIT: Duration = Duration::from_secs(3);
+
+/// The error of a question that goes nowhere: the machine it would go to is away, or there is none.
+pub(super) fn refused(facts: &Facts, refusal: Refusal) -> AppError {
+    let why = match refusal {
+        Refusal::Fenced(error) => return error.into(),
+        Refusal::Other(why) => why,
+    };
+    match router::backend(facts) {
+        Ok(backend) if backend.health.is_away() => AppError::new(Exit::Backend, why)
+            .hint(format!("`tui backends test {}` says what is wrong", backend.name)),
+        _ => AppError::new(Exit::Usage, why).hint("`tui config show` prints the backends there are"),
+    }
+}
 
 /// The error of a backend whose address is no good.
 pub(super) fn bad_address(why: String) -> AppError {
@@ -309,11 +322,7 @@ impl<'a> Scout<'a> {
             }
         }
         let facts = self.facts();
-        let decision = route(&facts).map_err(|message| {
-            AppError::new(Exit::Usage, message).hint("`tui config show` prints the backends there are")
-        })?;
-        facts::fence(&facts, &decision).map_err(AppError::from)?;
-        Ok(decision)
+        facts::decide(&facts).map_err(|refusal| refused(&facts, refusal))
     }
 
     /// Where the question goes when those failed before their first text.

@@ -73,7 +73,12 @@ fn a_conversation_goes_on_where_it_was() {
             none(),
             ("local", "small", "has-model", "chosen by you; local has it"),
         ),
-        (none(), target(Some("gone"), Some("large")), none(), ("local", "builtin", "default", "default")),
+        (
+            none(),
+            target(Some("gone"), Some("large")),
+            none(),
+            ("local", "builtin", "default", "nothing else was chosen"),
+        ),
         (
             none(),
             target(Some("gone"), Some("large")),

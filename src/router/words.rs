@@ -20,12 +20,13 @@ pub(super) fn millis(ms: f64) -> String {
     if ms < 999.5 { format!("{:.0} ms", ms.max(0.0)) } else { seconds(ms) }
 }
 
-/// A count of tokens: `64`, `1.2k`, `32k`.
+/// A count of tokens: `64`, `1.2k`, `32k`, `2.9M`.
 pub(super) fn tokens(count: u32) -> String {
     match count {
         0..1_000 => count.to_string(),
         1_000..9_950 => format!("{:.1}k", f64::from(count) / 1000.0),
-        _ => format!("{:.0}k", f64::from(count) / 1000.0),
+        9_950..999_500 => format!("{:.0}k", f64::from(count) / 1000.0),
+        _ => format!("{:.1}M", f64::from(count) / 1e6),
     }
 }
 
@@ -80,7 +81,7 @@ mod tests {
             ["0.42 s", "2.1 s", "24 s", "3 min 20 s", "0.00 s", "0.00 s"]
         );
         assert_eq!([4.2, 1_234.0].map(millis), ["4 ms", "1.2 s"]);
-        assert_eq!([64, 1_234, 6_900, 32_768].map(tokens), ["64", "1.2k", "6.9k", "33k"]);
+        assert_eq!([64, 1_234, 6_900, 32_768, 2_875_000].map(tokens), ["64", "1.2k", "6.9k", "33k", "2.9M"]);
         assert_eq!([131.4, 14.21].map(speed), ["131 tok/s", "14.2 tok/s"]);
         assert_eq!(
             [494_000_000, 7_615_000_000, 30_000_000_000, 70_600_000_000].map(weights),

@@ -2,6 +2,7 @@
 
 use super::format;
 use crate::app::Model;
+use crate::app::facts;
 use crate::app::model::{BackendView, EngineView};
 use crate::app::turn::Attempt;
 use crate::chat::{ModelCard, ModelState};
@@ -12,13 +13,19 @@ use crate::theme::Role;
 /// Most cells a model's name takes.
 const NAME_CELLS: usize = 40;
 
-/// Where the next turn would go. While no model is known there, the model's name is empty.
+/// Where the next turn would go. While no model is known there, the model's name is empty. A machine that was chosen and is
+/// away stays the target.
 pub(super) fn next(model: &Model) -> Option<Decision> {
-    let facts = model.facts();
+    let mut facts = model.facts();
     route(&facts).ok().or_else(|| {
-        let backend = router::backend(&facts).ok()?;
+        let backend = router::backend(&facts).ok()?.name.clone();
+        facts::hope(&mut facts, &backend);
+        let there = route(&facts).ok().filter(|decision| decision.backend == backend);
+        if let Some(decision) = there {
+            return Some(Decision { predicted: None, ..decision });
+        }
         Some(Decision {
-            backend: backend.name.clone(),
+            backend,
             model: String::new(),
             rule: "default".to_owned(),
             reason: String::new(),

@@ -56,6 +56,11 @@ impl Recorder {
         self.gate.add_permits(n);
     }
 
+    /// How many clients hung up in the middle of their answer so far.
+    pub(crate) fn cancels(&self) -> usize {
+        *self.cancels.borrow()
+    }
+
     /// Waits until `n` clients hung up in the middle of their answer.
     pub(crate) async fn cancelled(&self, n: usize) {
         let mut cancels = self.cancels.subscribe();

@@ -119,7 +119,7 @@ fn its_backend_and_model_come_back_with_it() {
 
     app.enter("/new");
     app.enter("other");
-    assert_eq!(went(&app), ["local", "tiny", "default", "default"], "a new one begins anew");
+    assert_eq!(went(&app), ["local", "tiny", "default", "nothing else was chosen"], "a new one begins anew");
 
     app.event(1, done());
     app.msg(Msg::SessionLoaded { result: Ok(records()) });
@@ -132,7 +132,11 @@ fn its_backend_and_model_come_back_with_it() {
 
     let mut app = App::with(|args| args.restored = Some(records()));
     app.enter("five");
-    assert_eq!(went(&app), ["local", "tiny", "default", "default"], "there is no mac any more");
+    assert_eq!(
+        went(&app),
+        ["local", "tiny", "default", "nothing else was chosen"],
+        "there is no mac any more"
+    );
 }
 
 #[test]

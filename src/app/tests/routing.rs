@@ -646,6 +646,16 @@ fn why_and_route_say_where_and_send_nothing() {
 }
 
 #[test]
+fn a_model_that_answers_is_resident() {
+    let mut app = two_with(|args| args.backends[1].models[0].state = ModelState::Unloaded);
+    let state = |app: &App| app.model.fleet.backends[1].models[0].state.clone();
+    app.enter("/on mac hello");
+    assert_eq!(state(&app), ModelState::Unloaded);
+    app.event(1, delta("Hi"));
+    assert_eq!(state(&app), ModelState::Loaded);
+}
+
+#[test]
 fn the_list_of_machines_tests_and_chooses() {
     let mut app = two();
     let asked = ["local", "mac"].map(|name| Effect::ListModels { backend: name.to_owned() });

@@ -390,6 +390,16 @@ fn the_finish_reason_decides() {
 }
 
 #[test]
+fn a_server_that_counts_along_says_how_far_it_came() {
+    let text = r#"{"choices":[{"index":0,"delta":{"content":"one two"}}],"duet":{"tokens":8}}"#;
+    let (mut decoder, mut out) = (Decoder::new("mac", Origin::Foreign, &request()), Vec::new());
+    decoder.event("", text, &mut out);
+    decoder.end(&StreamEnd::Broken("reset".to_owned()), &mut out);
+    let Some(GenEvent::Failed(error)) = out.last() else { panic!("{out:?}") };
+    assert!(error.message.starts_with("the connection to mac broke after 8 tokens: reset"), "{error:?}");
+}
+
+#[test]
 fn a_broken_connection_after_the_finish_reason_is_harmless() {
     let (mut decoder, mut out) = (Decoder::new("mac", Origin::Foreign, &request()), Vec::new());
     decoder.event("", STOP, &mut out);
