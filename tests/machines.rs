@@ -23,11 +23,6 @@ mod serve;
 #[path = "support/sshd.rs"]
 mod sshd;
 
-/// Where `support/sshd.rs` looks for it.
-mod program {
-    pub(crate) use crate::serve::wait_until;
-}
-
 use duet::backend::Backend;
 use duet::config::BackendConfig;
 use fake_lmstudio::FakeLmStudio;

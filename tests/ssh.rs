@@ -12,7 +12,6 @@
 #[path = "support/pty.rs"]
 mod pty;
 #[path = "support/scripted.rs"]
-#[allow(dead_code, reason = "not every test uses all of it")]
 mod scripted;
 #[path = "support/serve.rs"]
 mod serve;

@@ -177,9 +177,8 @@ pub fn fence_from(facts: &Facts, name: &str) -> Result<(), GenError> {
     Err(GenError::new(
         GenErrorKind::Fenced,
         format!(
-            "{first}{more} stays on this machine: the privacy fence keeps it from {}; nothing was sent\n\
+            "{first}{more} stays on this machine: the privacy fence keeps it from {name}; nothing was sent\n\
              choose a model of this machine, or lift the fence for one turn: /fence lift, --lift-fence",
-            name
         ),
     ))
 }

@@ -119,7 +119,7 @@ impl ModelThread<'_> {
         let gives_way = expected.filter(|_| is_alone && self.memory == Memory::Whole);
         let (bell, gate) = (self.bell.clone(), self.turn.gate().clone());
         Some(move || {
-            let is_cancelled = waiting.iter().all(|events| events.is_closed());
+            let is_cancelled = waiting.iter().all(tokio::sync::mpsc::UnboundedSender::is_closed);
             let is_late = |expected| began.elapsed() + CHUNK_TIME >= expected;
             is_cancelled
                 || gives_way
