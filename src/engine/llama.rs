@@ -125,7 +125,7 @@ impl Llama {
     }
 
     /// Makes the context that holds the KV cache and the compute buffers, or gives vectors. Its batches can be ended by
-    /// [`brake`].
+    /// `brake`.
     ///
     /// # Errors
     /// When the memory can't be had.
