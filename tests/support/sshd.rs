@@ -7,7 +7,6 @@
     reason = "a helper that fails fails its test"
 )]
 #![allow(dead_code, reason = "not every test uses all of it")]
-#![allow(clippy::print_stderr, reason = "a test that does nothing says why")]
 
 use super::program::wait_until;
 use std::fs;
