@@ -180,7 +180,7 @@ impl Circuit {
     #[must_use]
     pub fn failed_s(&self, now: Duration) -> Option<f64> {
         let since = now.checked_sub(self.failed?)?;
-        (since < RECENT).then(|| since.as_secs_f64())
+        (since < RECENT).then_some(since.as_secs_f64())
     }
 }
 
