@@ -53,6 +53,7 @@ fn main() {
     }
 }
 
+/// What is to be decided, and how its facts are made.
 type Case = (&'static str, fn() -> Facts);
 
 const CASES: [Case; 4] = [

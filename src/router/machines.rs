@@ -78,9 +78,9 @@ impl Machine {
     #[must_use]
     pub fn name(&self) -> String {
         match self.kind {
-            Kind::Cards(count) if count > 1 => format!("{count}x-{}", self.model),
+            Kind::Cards(1) | Kind::Shared | Kind::Cpu => self.model.to_owned(),
+            Kind::Cards(count) => format!("{count}x-{}", self.model),
             Kind::Mac => format!("{}-{}", self.model, self.memory / GIB),
-            Kind::Cards(_) | Kind::Shared | Kind::Cpu => self.model.to_owned(),
         }
     }
 

@@ -296,9 +296,9 @@ const TYPICAL: [&str; 8] = [
 #[must_use]
 pub fn sized(parameters: u64, active: u64) -> Shape {
     let distance = |shape: &Shape| (float(shape.parameters).ln() - float(parameters.max(1)).ln()).abs();
-    let typical = TYPICAL.iter().filter_map(|name| find(name));
+    let typical = SHAPES.iter().filter(|shape| TYPICAL.contains(&shape.name));
     let nearest = typical.min_by(|a, b| distance(a).total_cmp(&distance(b)));
-    let shape = nearest.unwrap_or(SHAPES[0]);
+    let shape = *nearest.unwrap_or(&SHAPES[0]);
     // Of a mixture only the sizes are known: as most of them, 128 experts, eight of them used.
     let experts = if active < parameters { (128, 8) } else { (0, 0) };
     Shape { name: "", parameters, active, experts, ..shape }
@@ -451,6 +451,7 @@ mod tests {
             assert!(shape.kv_bytes_per_token() > 0 && shape.compute_bytes() > 0);
         }
         // Experts are most of a mixture, and the weights they leave are not negative.
+        assert!(TYPICAL.iter().all(|name| find(name).is_some_and(|shape| shape.name == *name)));
         for (name, share) in [("mixtral-8x7b", 0.96), ("qwen3-30b-a3b", 0.95), ("gpt-oss-120b", 0.98)] {
             let got = find(name).expect(name).expert_share();
             assert!((got - share).abs() < 0.04, "{name}: {got}");

@@ -196,9 +196,8 @@ mod tests {
             ..crate::chat::Listing::default()
         };
         let measured = |name: &str| {
-            let listings = vec![("mac".to_owned(), listing.clone())];
             let mut subject = Subject::of_shape(name.to_owned(), shape, quant);
-            subject.listings = listings;
+            subject.listings = vec![("mac".to_owned(), listing.clone())];
             let mut place =
                 find(&["mac"], &config(Some("m4-max-64"), None), &paths()).expect("known").remove(0);
             place.ask_speeds(&subject);
