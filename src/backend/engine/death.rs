@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 /// For the report of a death to be written.
-const REPORT: Duration = Duration::from_secs(2);
+const REPORT: Duration = Duration::from_secs(5);
 /// Bytes of such a report.
 const MAX_REPORT: u64 = 256 * 1024;
 

@@ -325,9 +325,12 @@ impl Run {
                 self.shared.meter.lost();
                 kept.session.end(&self.shared);
                 let why = format!("nothing came back for {} s", limit.as_secs());
-                self.down(self.shared.unreachable(&why, "it is opened again by itself; try again"));
                 if is_awaited {
+                    // Whoever waits is not told that it was down: another one is on its way.
+                    tracing::info!(backend = self.shared.backend, why, "tunnel replaced");
                     self.open();
+                } else {
+                    self.down(self.shared.unreachable(&why, "it is opened again by itself; try again"));
                 }
                 return;
             }
